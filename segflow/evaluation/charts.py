@@ -1,0 +1,128 @@
+"""Charts of the report as inline SVG, coloured by the page's own style sheet.
+
+What lives here: geometry and markup of each chart. What does not: the choice of what is drawn (report.py) and the
+colours (report.css.jinja). Every text goes through `Markup.format`, which escapes it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+_WIDTH = 860
+_LABEL_WIDTH = 225
+_VALUE_WIDTH = 215
+_ROW_HEIGHT = 30
+_TOP = 34
+_BOTTOM = 34
+
+
+@dataclass(frozen=True)
+class Interval:
+    """One row of a dot-and-whisker plot; `kind` becomes a CSS class, `text` stands at the right."""
+
+    label: str
+    mean: float
+    low: float
+    high: float
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """A vertical reference line with its caption."""
+
+    value: float
+    caption: str
+    kind: str
+
+
+def interval_plot(rows: Sequence[Interval], lines: Sequence[Line], description: str) -> Markup:
+    """Dot-and-whisker plot, one row per interval on a common axis; `description` is what a screen reader says."""
+    values = [value for row in rows for value in (row.low, row.high)] + [line.value for line in lines]
+    ticks = axis_ticks(min(values), max(values))
+    left, right = _LABEL_WIDTH, _WIDTH - _VALUE_WIDTH
+    span = ticks[-1] - ticks[0]
+
+    def x(value: float) -> float:
+        return round(left + (value - ticks[0]) / span * (right - left), 1)
+
+    bottom = _TOP + _ROW_HEIGHT * len(rows)
+    height = bottom + _BOTTOM
+    digits = max(0, -math.floor(math.log10(ticks[1] - ticks[0]) + 1e-9))
+    parts = [
+        Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(
+            _WIDTH, height, description
+        )
+    ]
+    for tick in ticks:
+        parts.append(
+            Markup('<line class="grid" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>').format(x(tick), _TOP, bottom)
+            + Markup('<text class="tick" x="{}" y="{}" text-anchor="middle">{}</text>').format(
+                x(tick), bottom + 20, f"{tick + 0.0:.{digits}f}".replace("-", "−")
+            )
+        )
+    for line in lines:
+        parts.append(
+            Markup('<line class="reference {3}" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>').format(
+                x(line.value), _TOP - 8, bottom, line.kind
+            )
+            + Markup('<text class="caption {}" x="{}" y="{}" text-anchor="{}">{}</text>').format(
+                line.kind,
+                x(line.value),
+                _TOP - 14,
+                "start" if line.kind == "needed" else "end",
+                line.caption,
+            )
+        )
+    for position, row in enumerate(rows):
+        parts.append(_interval_row(row, x(row.low), x(row.mean), x(row.high), _TOP + _ROW_HEIGHT * (position + 0.5)))
+    return Markup("").join([*parts, Markup("</svg>")])
+
+
+def _interval_row(row: Interval, low: float, mean: float, high: float, y: float) -> Markup:
+    return (
+        Markup('<g class="{}"><title>{}: {}</title>').format(row.kind, row.label, row.text)
+        + Markup('<text class="label" x="{}" y="{}" text-anchor="end">{}</text>').format(
+            _LABEL_WIDTH - 14, y + 4.5, shortened(row.label, 30)
+        )
+        + Markup('<line class="whisker" x1="{}" x2="{}" y1="{y}" y2="{y}"/>').format(low, high, y=y)
+        + Markup('<line class="cap" x1="{x}" x2="{x}" y1="{}" y2="{}"/>').format(y - 4, y + 4, x=low)
+        + Markup('<line class="cap" x1="{x}" x2="{x}" y1="{}" y2="{}"/>').format(y - 4, y + 4, x=high)
+        + Markup('<circle cx="{}" cy="{}" r="5"/>').format(mean, y)
+        + Markup('<text class="value" x="{}" y="{}">{}</text></g>').format(
+            _WIDTH - _VALUE_WIDTH + 14, y + 4.5, row.text
+        )
+    )
+
+
+def sparkline(values: Sequence[float], description: str) -> Markup:
+    """A small line over time, scaled from 0 to its largest value; empty for fewer than two values."""
+    if len(values) < 2:
+        return Markup("")
+    top = max(values) or 1.0
+    points = [(4 + 92 * i / (len(values) - 1), 24 - 20 * value / top) for i, value in enumerate(values)]
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    return Markup(
+        '<svg class="spark" viewBox="0 0 100 28" role="img" aria-label="{}">'
+        '<polyline points="{}"/><circle cx="{:.1f}" cy="{:.1f}" r="3"/></svg>'
+    ).format(description, path, *points[-1])
+
+
+def axis_ticks(low: float, high: float) -> list[float]:
+    """Four to nine round values (1, 2 or 5 times a power of ten apart) that enclose low and high."""
+    span = high - low or max(abs(high), 1.0) * 0.1
+    rough = span / 5
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [step * position for position in range(first, max(last, first + 1) + 1)]
+
+
+def shortened(text: str, length: int) -> str:
+    """The text, cut with an ellipsis when longer than `length` characters."""
+    return text if len(text) <= length else text[: length - 1].rstrip() + "…"

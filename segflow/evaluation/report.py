@@ -1,0 +1,252 @@
+"""The report: one self-contained HTML page, readable without any knowledge of the code.
+
+What lives here: the shapes of what the page shows, and the rendering. What does not: any computation of results
+(summary.py and the earlier stages) or drawing (charts.py). The page loads nothing from elsewhere, holds no script,
+and escapes every value, since names and titles come from data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from segflow.evaluation.charts import Interval, Line, interval_plot, sparkline
+from segflow.evaluation.lists import ListQuality
+from segflow.evaluation.statistics import Estimate
+from segflow.evaluation.summary import PRIMARY_TASK, EvaluationSummary
+from segflow.evaluation.verdict import plain_name, signed, signed_percent
+
+TASK_TITLES = {"all": "All items", "new": "Items new to the user"}
+
+
+@dataclass(frozen=True)
+class SegmentCard:
+    """A persona. Shares are in [0, 1]; `distinguishing` and `attributes` are (label, text) pairs."""
+
+    segment_id: str
+    name: str
+    users: int
+    share_of_users: float
+    share_of_value: float
+    distinguishing: Sequence[tuple[str, str]] = ()
+    top_items: Sequence[str] = ()
+    journeys: Sequence[str] = ()
+    rules: Sequence[str] = ()
+    attributes: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True)
+class LedgerRow:
+    """What happened to one segment in one week (ISO date): survive, split, merge, emerge or vanish; sizes in users."""
+
+    week: str
+    segment_id: str
+    name: str
+    event: str
+    size: int
+    previous_size: int | None
+    parents: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Migration:
+    """Users who moved from a segment of the week before to one of this week."""
+
+    previous: str
+    current: str
+    users: int
+
+
+@dataclass(frozen=True)
+class SweepRow:
+    """One candidate number of segments; `null_silhouette` is that of data without structure, where computed."""
+
+    algorithm: str
+    k: int
+    silhouette: float
+    stability_mean: float
+    stability_min: float
+    smallest_share: float
+    eligible: bool
+    chosen: bool
+    null_silhouette: float | None = None
+
+
+@dataclass(frozen=True)
+class AttributeRow:
+    """Association of the segments with one static attribute that was not clustered on."""
+
+    attribute: str
+    cramers_v: float
+    p_value: float
+    users: int
+
+
+@dataclass(frozen=True)
+class Accounting:
+    """Where the raw rows went; `quarantined` counts rows by reason."""
+
+    raw: int
+    events: int
+    duplicates: int
+    quarantined: Mapping[str, int]
+
+    @property
+    def unexplained(self) -> int:
+        """Rows that are in none of the places; 0 when nothing is lost."""
+        return self.raw - self.events - self.duplicates - sum(self.quarantined.values())
+
+
+@dataclass(frozen=True)
+class ReportInput:
+    """Everything on the page. Empty sequences leave their section with a line that says so."""
+
+    title: str
+    week: str
+    test_week: str
+    created: str
+    summary: EvaluationSummary
+    segments: Sequence[SegmentCard]
+    accounting: Accounting
+    ledger: Sequence[LedgerRow] = ()
+    migration: Sequence[Migration] = ()
+    sweep: Sequence[SweepRow] = ()
+    attributes: Sequence[AttributeRow] = ()
+    lists: Sequence[ListQuality] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    config_excerpt: str = ""
+
+
+def render(report: ReportInput) -> str:
+    """The page as HTML text. The same input gives the same text."""
+    names = {card.segment_id: card.name for card in report.segments}
+    environment = Environment(
+        loader=PackageLoader("segflow.evaluation", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        signed=signed, signed_percent=signed_percent, plain=plain_name, percent=_percent, figure=_figure
+    )
+    return environment.get_template("report.html.jinja").render(
+        report=report,
+        summary=report.summary,
+        verdict=report.summary.verdict,
+        settings=report.summary.settings,
+        names=names,
+        task_titles={task: TASK_TITLES.get(task, task) for task in report.summary.users_by_task},
+        primary_task=PRIMARY_TASK,
+        placebo_range=_control_range(report.summary),
+        differences_chart=_differences_chart(report.summary),
+        arm_charts={task: _arms_chart(report.summary, task) for task in report.summary.users_by_task},
+        segments_chart=_segments_chart(report.summary, names),
+        decisions={one.segment_id: one for one in report.summary.verdict.decisions},
+        latest=[row for row in report.ledger if row.week == max(one.week for one in report.ledger)],
+        sparklines=_sparklines(report.ledger),
+        migration=_migration_matrix(report.migration),
+        largest_null=max((row.null_silhouette for row in report.sweep if row.null_silhouette is not None), default=None),
+    )
+
+
+def _percent(value: float, digits: int = 1) -> str:
+    return f"{100 * value:.{digits}f} %"
+
+
+def _figure(value: float, digits: int = 4) -> str:
+    return f"{value:.{digits}f}".replace("-", "−")
+
+
+def _difference(label: str, estimate: Estimate, kind: str) -> Interval:
+    text = f"{signed(estimate.mean)}  [{signed(estimate.low)}, {signed(estimate.high)}]"
+    return Interval(label, estimate.mean, estimate.low, estimate.high, kind, text)
+
+
+def _reference_lines(summary: EvaluationSummary) -> list[Line]:
+    return [Line(0.0, "no difference", "zero"), Line(summary.verdict.threshold, "worth having", "needed")]
+
+
+def _differences_chart(summary: EvaluationSummary) -> Markup:
+    rows = [
+        _difference(
+            f"against {plain_name(row.against)}" + (" (best)" if row.is_best_control else ""), row.difference, row.role
+        )
+        for row in summary.comparisons
+        if row.task == PRIMARY_TASK
+    ]
+    return interval_plot(
+        rows,
+        _reference_lines(summary),
+        "Difference in NDCG@10 between the rankers per segment and each other arm, with intervals: "
+        + "; ".join(f"{row.label} {row.text}" for row in rows),
+    )
+
+
+def _arms_chart(summary: EvaluationSummary, task: str) -> Markup:
+    rows = [
+        Interval(
+            plain_name(row.arm),
+            row.primary.mean,
+            row.primary.low,
+            row.primary.high,
+            row.role,
+            f"{row.primary.mean:.4f}  [{row.primary.low:.4f}, {row.primary.high:.4f}]",
+        )
+        for row in sorted(summary.arms, key=lambda row: -row.primary.mean)
+        if row.task == task
+    ]
+    title = TASK_TITLES.get(task, task)
+    return interval_plot(
+        rows, [], f"{title}: mean NDCG@10 of each arm. " + "; ".join(f"{row.label} {row.text}" for row in rows)
+    )
+
+
+def _segments_chart(summary: EvaluationSummary, names: Mapping[str, str]) -> Markup:
+    rows = [
+        _difference(names.get(row.segment_id, row.segment_id), row.difference, "segments")
+        for row in summary.segments
+        if row.task == PRIMARY_TASK and row.difference is not None
+    ]
+    if not rows:
+        return Markup("")
+    return interval_plot(
+        rows,
+        _reference_lines(summary),
+        "Difference in NDCG@10 to the best control in each segment: "
+        + "; ".join(f"{row.label} {row.text}" for row in rows),
+    )
+
+
+def _control_range(summary: EvaluationSummary) -> tuple[float, float, int]:
+    """Lowest and highest mean among the arms without real segments that had the same training, and their number."""
+    means = [row.primary.mean for row in summary.arms if row.task == PRIMARY_TASK and row.role == "control"]
+    return (min(means), max(means), len(means)) if means else (0.0, 0.0, 0)
+
+
+def _sparklines(ledger: Sequence[LedgerRow]) -> dict[str, Markup]:
+    """Size over the weeks of each segment."""
+    sizes: dict[str, list[int]] = {}
+    for row in sorted(ledger, key=lambda row: row.week):
+        sizes.setdefault(row.segment_id, []).append(row.size)
+    return {
+        segment_id: sparkline(values, "users by week: " + ", ".join(map(str, values)))
+        for segment_id, values in sizes.items()
+    }
+
+
+def _migration_matrix(rows: Sequence[Migration]) -> list[tuple[str, list[tuple[str, int, float]]]]:
+    """Rows of (previous, [(current, users, share of the previous segment)]) over all pairs, ids in order."""
+    counts = {(row.previous, row.current): row.users for row in rows}
+    columns = sorted({row.current for row in rows})
+    matrix = []
+    for previous in sorted({row.previous for row in rows}):
+        users = [counts.get((previous, current), 0) for current in columns]
+        total = sum(users) or 1
+        matrix.append(
+            (previous, [(current, count, count / total) for current, count in zip(columns, users, strict=True)])
+        )
+    return matrix

@@ -1,0 +1,231 @@
+"""From one row per test user, arm and seed to everything the report and the verdict need.
+
+What lives here: the summary's shape and its computation. What does not: ranking (metrics.py), resampling
+(statistics.py), the decision rules (verdict.py) and how it looks (report.py).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from segflow.config import EvaluationConfig
+from segflow.errors import UserError
+from segflow.evaluation.statistics import Estimate, estimate
+from segflow.evaluation.verdict import Role, Verdict, best_control, decide, segments_arm
+
+PRIMARY_METRIC = "ndcg_10"
+PRIMARY_TASK = "all"
+KEYS = ("user_id", "arm", "seed", "task", "segment_id")
+
+
+@dataclass(frozen=True)
+class ArmRow:
+    """One arm in one task. `metrics` are means over users; `seed_spread` is the standard deviation of the primary
+    metric's mean between seeds, None with one seed."""
+
+    task: str
+    arm: str
+    role: Role
+    primary: Estimate
+    metrics: dict[str, float]
+    seeds: int
+    seed_spread: float | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The segments arm minus another arm, paired over users."""
+
+    task: str
+    against: str
+    role: Role
+    is_best_control: bool
+    difference: Estimate
+
+
+@dataclass(frozen=True)
+class SegmentRow:
+    """One segment in one task; `difference` is segments arm minus best control, None below `minimum_users`."""
+
+    task: str
+    segment_id: str
+    users: int
+    segments_mean: float
+    control_mean: float
+    difference: Estimate | None
+
+
+@dataclass(frozen=True)
+class EvaluationSummary:
+    """All figures of one evaluation; `worst_segment` is the one with the lowest difference in the primary task."""
+
+    verdict: Verdict
+    arms: list[ArmRow]
+    comparisons: list[Comparison]
+    segments: list[SegmentRow]
+    worst_segment: str | None
+    users_by_task: dict[str, int]
+    users_without_segment: int
+    settings: EvaluationConfig
+
+    def to_json(self) -> str:
+        """The summary as strict JSON text (no NaN)."""
+        values = {**asdict(self), "settings": self.settings.model_dump()}
+        return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """The results of one task, averaged over seeds: values (arms, users, metrics), all in fixed order."""
+
+    name: str
+    arms: list[str]
+    metrics: list[str]
+    values: npt.NDArray[np.float64]
+    segment_ids: npt.NDArray[np.object_]
+
+    def primary(self, arm: str) -> npt.NDArray[np.float64]:
+        return self.values[self.arms.index(arm), :, self.metrics.index(PRIMARY_METRIC)]
+
+
+def summarize(
+    results: pd.DataFrame, roles: Mapping[str, Role], config: EvaluationConfig, seed: int
+) -> EvaluationSummary:
+    """Average over seeds per user, estimate, compare and decide.
+
+    results: columns `user_id`, `arm`, `seed`, `task` ('all', 'new', ...), `segment_id` (the user's *real* segment in
+    every row, null for users without one) and metric columns, among them `ndcg_10`; NaN marks users without a
+    relevant item in the task, who are left out. roles: role of each arm.
+    The verdict rests on task 'all'; the other tasks are reported the same way without one.
+    Raises UserError when no user can be tested, ValueError when arms do not hold the same users.
+    """
+    under_test = segments_arm(roles)
+    if set(results["arm"]) != set(roles):
+        raise ValueError(f"arms in the results {sorted(set(results['arm']))} differ from the roles {sorted(roles)}")
+    results = results.dropna(subset=[PRIMARY_METRIC])
+    names = sorted(results["task"].unique(), key=lambda name: (name != PRIMARY_TASK, name))
+    tasks = [_task(results[results["task"] == name], name, list(roles)) for name in names]
+    tasks = [task for task in tasks if task.values.shape[1] >= 2]
+    if not tasks or tasks[0].name != PRIMARY_TASK:
+        raise UserError(
+            "the test week holds fewer than 2 users who interact with a candidate item, so nothing can be compared: "
+            "pick a week with more events, or lower the ranker's candidate thresholds in segflow.yaml"
+        )
+
+    arms: list[ArmRow] = []
+    comparisons: list[Comparison] = []
+    segments: list[SegmentRow] = []
+    for task in tasks:
+        arms += _arm_rows(task, results[results["task"] == task.name], roles, config, seed)
+        control = best_control({row.arm: row.primary.mean for row in arms if row.task == task.name}, roles)
+        comparisons += _comparisons(task, under_test, control, roles, config, seed)
+        segments += _segment_rows(task, under_test, control, config, seed)
+
+    primary = [row for row in segments if row.task == PRIMARY_TASK]
+    tested = {row.segment_id: row.difference for row in primary if row.difference is not None}
+    overall = next(row for row in comparisons if row.is_best_control)
+    verdict = decide(
+        overall.difference,
+        tested,
+        control=overall.against,
+        control_mean=next(row.primary.mean for row in arms if row.arm == overall.against),
+        config=config,
+    )
+    return EvaluationSummary(
+        verdict=verdict,
+        arms=arms,
+        comparisons=comparisons,
+        segments=segments,
+        worst_segment=min(tested, key=lambda segment_id: tested[segment_id].mean, default=None),
+        users_by_task={task.name: task.values.shape[1] for task in tasks},
+        users_without_segment=int(pd.isna(tasks[0].segment_ids).sum()),
+        settings=config,
+    )
+
+
+def _task(results: pd.DataFrame, name: str, arms: list[str]) -> _Task:
+    """Average over seeds per user and put every arm's users in the same order."""
+    metrics = [column for column in results.columns if column not in KEYS]
+    rows = results.groupby(["arm", "user_id"], sort=True)[metrics]
+    repeats = rows.size().groupby(level="arm").nunique()
+    if (repeats > 1).any():
+        raise ValueError(f"task '{name}': some users of arms {list(repeats.index[repeats > 1])} lack some seeds")
+    means = rows.mean()
+    first = results.drop_duplicates("user_id").set_index("user_id").sort_index()
+    per_arm = []
+    for arm in arms:
+        of_arm = means.loc[arm]
+        if not of_arm.index.equals(first.index):
+            raise ValueError(f"task '{name}': arm '{arm}' has {len(of_arm)} users, other arms {len(first)}")
+        per_arm.append(of_arm.to_numpy(dtype=np.float64))
+    return _Task(name, arms, metrics, np.stack(per_arm), first["segment_id"].to_numpy(dtype=object))
+
+
+def _estimate(columns: list[npt.NDArray[np.float64]], config: EvaluationConfig, seed: int) -> list[Estimate]:
+    return estimate(
+        np.stack(columns, axis=1),
+        confidence=config.confidence,
+        power=config.power,
+        samples=config.bootstrap_samples,
+        seed=seed,
+    )
+
+
+def _arm_rows(
+    task: _Task, results: pd.DataFrame, roles: Mapping[str, Role], config: EvaluationConfig, seed: int
+) -> list[ArmRow]:
+    estimates = _estimate([task.primary(arm) for arm in task.arms], config, seed)
+    by_seed = results.groupby(["arm", "seed"])[PRIMARY_METRIC].mean()
+    rows = []
+    for arm, primary, values in zip(task.arms, estimates, task.values, strict=True):
+        seed_means = by_seed.loc[arm].to_numpy(dtype=np.float64)
+        rows.append(
+            ArmRow(
+                task=task.name,
+                arm=arm,
+                role=roles[arm],
+                primary=primary,
+                metrics=dict(zip(task.metrics, map(float, values.mean(axis=0)), strict=True)),
+                seeds=len(seed_means),
+                seed_spread=float(seed_means.std(ddof=1)) if len(seed_means) > 1 else None,
+            )
+        )
+    return rows
+
+
+def _comparisons(
+    task: _Task, under_test: str, control: str, roles: Mapping[str, Role], config: EvaluationConfig, seed: int
+) -> list[Comparison]:
+    """The segments arm against every other arm, the best control first."""
+    others = sorted((arm for arm in task.arms if arm != under_test), key=lambda arm: arm != control)
+    differences = _estimate([task.primary(under_test) - task.primary(arm) for arm in others], config, seed)
+    return [
+        Comparison(task.name, arm, roles[arm], arm == control, difference)
+        for arm, difference in zip(others, differences, strict=True)
+    ]
+
+
+def _segment_rows(task: _Task, under_test: str, control: str, config: EvaluationConfig, seed: int) -> list[SegmentRow]:
+    known = ~pd.isna(task.segment_ids)
+    rows = []
+    for segment_id in sorted(set(task.segment_ids[known])):
+        members = task.segment_ids == segment_id
+        ours, theirs = task.primary(under_test)[members], task.primary(control)[members]
+        enough = len(ours) >= config.minimum_users
+        rows.append(
+            SegmentRow(
+                task=task.name,
+                segment_id=str(segment_id),
+                users=len(ours),
+                segments_mean=float(ours.mean()),
+                control_mean=float(theirs.mean()),
+                difference=_estimate([ours - theirs], config, seed)[0] if enough else None,
+            )
+        )
+    return rows

@@ -1,0 +1,212 @@
+"""Whether segmenting paid: rules fixed before any result is seen.
+
+What lives here: the roles of arms, the choice of the control to beat, the decision for all users and for each
+segment, and the sentence that states it. What does not: computing the numbers (statistics.py, summary.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from segflow.config import EvaluationConfig
+from segflow.evaluation.statistics import Estimate, benjamini_hochberg
+
+Role = Literal["baseline", "global", "control", "segments"]
+"""baseline: popularity and other simple scorers. global: one ranker for everyone. control: global with the same
+extra training, and each placebo segmentation. segments: the rankers per real segment."""
+
+Outcome = Literal["segment", "segment only", "do not segment", "not enough data to say"]
+Decision = Literal["gain", "gain below threshold", "loss", "no proven difference"]
+
+
+@dataclass(frozen=True)
+class SegmentDecision:
+    """What the data say about one segment; the p-value is adjusted over all segments tested."""
+
+    segment_id: str
+    decision: Decision
+    adjusted_p_value: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer, with the numbers it rests on (differences are segments arm minus best control)."""
+
+    outcome: Outcome
+    segments: tuple[str, ...]
+    sentence: str
+    best_control: str
+    segments_mean: float
+    control_mean: float
+    difference: float
+    interval: tuple[float, float]
+    minimum_detectable_effect: float
+    threshold: float
+    users: int
+    decisions: tuple[SegmentDecision, ...]
+
+
+def signed(value: float) -> str:
+    """A difference with its sign and four decimals, with a true minus sign."""
+    return f"{value:+.4f}".replace("-", "−")
+
+
+def signed_percent(value: float) -> str:
+    """A relative difference as a percentage with its sign."""
+    return f"{value:+.1%}".replace("-", "−").replace("%", " %")
+
+
+def plain_name(arm: str) -> str:
+    """The name of an arm as words."""
+    return arm.replace("_", " ")
+
+
+def segments_arm(roles: Mapping[str, Role]) -> str:
+    """The one arm under test. Raises ValueError unless exactly one arm has the role `segments`."""
+    names = [arm for arm, role in roles.items() if role == "segments"]
+    if len(names) != 1:
+        raise ValueError(f"exactly one arm must have the role 'segments', got {names}")
+    return names[0]
+
+
+def best_control(means: Mapping[str, float], roles: Mapping[str, Role]) -> str:
+    """The arm with the highest mean among those of role `global` and `control`; equal means by name.
+
+    Picking the best after seeing the data favours the control: the highest of several noisy means is on average
+    too high, so the comparison is conservative, and more so the more placebos there are.
+    Raises ValueError when there is no such arm.
+    """
+    controls = sorted(arm for arm, role in roles.items() if role in ("global", "control"))
+    if not controls:
+        raise ValueError("no arm has the role 'global' or 'control': there is nothing to compare the segments with")
+    return max(controls, key=lambda arm: means[arm])
+
+
+def judge_segments(
+    differences: Mapping[str, Estimate], threshold: float, config: EvaluationConfig
+) -> tuple[SegmentDecision, ...]:
+    """Decide for each segment alone, holding the false-discovery rate over all of them at 1 - confidence.
+
+    differences: segment id -> segments arm minus best control over the users of that segment.
+    """
+    adjusted = benjamini_hochberg([difference.p_value for difference in differences.values()])
+    decisions = []
+    for (segment_id, difference), p_value in zip(differences.items(), adjusted, strict=True):
+        decision: Decision = "no proven difference"
+        if p_value <= 1.0 - config.confidence:
+            decision = "loss" if difference.mean < 0 else "gain below threshold"
+            if difference.mean >= threshold:
+                decision = "gain"
+        decisions.append(SegmentDecision(segment_id, decision, p_value))
+    return tuple(decisions)
+
+
+def decide(
+    difference: Estimate,
+    segment_differences: Mapping[str, Estimate],
+    *,
+    control: str,
+    control_mean: float,
+    config: EvaluationConfig,
+) -> Verdict:
+    """The verdict from the paired differences between the segments arm and the best control.
+
+    A gain must be proven (interval above 0) *and* worth having (mean at least the threshold,
+    `minimum_relative_gain` of the control's mean). In this order:
+
+    1. proven and worth having over all users: `segment`; when some segments are proven to lose,
+       `segment only` the others;
+    2. proven and worth having in some segments (corrected for testing many): `segment only` those;
+    3. too few users, or an interval that holds both 0 and the threshold while the minimum detectable effect
+       exceeds the threshold: `not enough data to say`;
+    4. otherwise: `do not segment`.
+    """
+    threshold = config.minimum_relative_gain * control_mean
+    decisions = judge_segments(segment_differences, threshold, config)
+    gaining = tuple(one.segment_id for one in decisions if one.decision == "gain")
+    losing = {one.segment_id for one in decisions if one.decision == "loss"}
+    enough_users = difference.users >= config.minimum_users
+    undecided = (
+        difference.low <= 0.0 <= difference.high
+        and difference.low <= threshold <= difference.high
+        and difference.minimum_detectable_effect > threshold
+    )
+
+    outcome: Outcome = "do not segment"
+    segments: tuple[str, ...] = ()
+    if enough_users and difference.low > 0.0 and difference.mean >= threshold:
+        outcome = "segment only" if losing else "segment"
+        segments = tuple(one.segment_id for one in decisions if one.segment_id not in losing)
+    elif gaining:
+        outcome, segments = "segment only", gaining
+    elif not enough_users or undecided:
+        outcome = "not enough data to say"
+    verdict = Verdict(
+        outcome=outcome,
+        segments=segments,
+        sentence="",
+        best_control=control,
+        segments_mean=control_mean + difference.mean,
+        control_mean=control_mean,
+        difference=difference.mean,
+        interval=(difference.low, difference.high),
+        minimum_detectable_effect=difference.minimum_detectable_effect,
+        threshold=threshold,
+        users=difference.users,
+        decisions=decisions,
+    )
+    return replace(verdict, sentence=_sentence(verdict, segment_differences, config))
+
+
+def _sentence(verdict: Verdict, segment_differences: Mapping[str, Estimate], config: EvaluationConfig) -> str:
+    """The verdict with its numbers, for a reader who knows nothing of the code."""
+    needed = f"{signed(verdict.threshold)} ({signed_percent(config.minimum_relative_gain)}) fixed beforehand"
+    relative = f"{signed_percent(verdict.difference / verdict.control_mean)}, " if verdict.control_mean else ""
+    low, high = verdict.interval
+    numbers = (
+        f"rankers per segment score {verdict.segments_mean:.4f} NDCG@10 against {verdict.control_mean:.4f} for the "
+        f"best control ({plain_name(verdict.best_control)}): {signed(verdict.difference)} ({relative}"
+        f"{round(100 * config.confidence, 1):g} % interval {signed(low)} to {signed(high)}, "
+        f"{verdict.users:,} test users)"
+    )
+    if verdict.outcome == "segment":
+        return f"Segment: {numbers}, at least the {needed}."
+    if verdict.outcome == "segment only":
+        return (
+            f"Segment only {_listed(verdict.segments)}: {_why_only(verdict, segment_differences)}; over all, {numbers}."
+        )
+    if verdict.outcome == "not enough data to say":
+        if verdict.users < config.minimum_users:
+            return f"Not enough data to say: {numbers}, fewer than the {config.minimum_users:,} users needed."
+        return (
+            f"Not enough data to say: {numbers}; both no gain and the {needed} remain possible, and this test can "
+            f"reliably detect only differences of {verdict.minimum_detectable_effect:.4f} or more."
+        )
+    if low > 0.0:
+        return f"Do not segment: {numbers}; the gain is real but below the {needed}."
+    if high < 0.0:
+        return f"Do not segment: {numbers}; users are served worse than without segments."
+    if high < verdict.threshold:
+        return f"Do not segment: {numbers}; a gain of the {needed} is ruled out."
+    return f"Do not segment: {numbers}; no gain is proven, though the {needed} would have been found reliably."
+
+
+def _why_only(verdict: Verdict, segment_differences: Mapping[str, Estimate]) -> str:
+    """Which proven gains or losses narrow the verdict to some segments."""
+    gains = {one.segment_id for one in verdict.decisions if one.decision == "gain"}
+    narrowed_by_gains = set(verdict.segments) <= gains
+    shown = [
+        one.segment_id
+        for one in verdict.decisions
+        if (one.decision == "gain" if narrowed_by_gains else one.decision == "loss")
+    ]
+    numbers = _listed([f"{segment_id} ({signed(segment_differences[segment_id].mean)})" for segment_id in shown])
+    kind = "a gain is proven for" if narrowed_by_gains else "a loss is proven for"
+    return f"{kind} {numbers}, corrected for testing {len(verdict.decisions)} segments"
+
+
+def _listed(words: Sequence[str]) -> str:
+    """Words as an English list: a, b and c."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

@@ -1,0 +1,1 @@
+"""Scorers, the global ranker, segment rankers and recommendations. Pure."""

@@ -1,0 +1,199 @@
+"""User vectors: engagement features, pooled text profiles, and the fusion of several views into one vector per user.
+
+What does not live here: the encoding of text and the behaviour model (they hand their vectors in), and the clustering.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from scipy import sparse
+from sklearn.decomposition import PCA
+
+from segflow import sql
+from segflow.config import UserEmbeddingConfig
+from segflow.errors import UserError
+
+FloatArray = NDArray[np.float32]
+
+# Counts, durations and amounts are heavy-tailed: they enter as sign(x) * ln(1 + |x|) under the name "log_<name>".
+# Shares, entropy and the price level are already bounded or logarithmic.
+_LOGGED = (
+    "recency_days",
+    "tenure_days",
+    "sessions_per_week_recent",
+    "sessions_per_week_long",
+    "value_total",
+    "value_per_session",
+    "events_per_session",
+    "minutes_per_session",
+    "gap_days_mean",
+    "gap_days_std",
+    "distinct_items",
+    "distinct_categories",
+)
+
+
+class UserFeatures(NamedTuple):
+    """One view of the users: row u of `matrix` (U, F) float32 describes `user_ids[u]`; column f is `names[f]`."""
+
+    user_ids: list[str]
+    matrix: FloatArray
+    names: list[str]
+
+
+def engagement_features(
+    events: pa.Table, sessions: pa.Table, week_start: datetime, config: UserEmbeddingConfig
+) -> UserFeatures:
+    """Recency, frequency, value, rhythm, variety and price level of every user with an event before `week_start`.
+
+    `events` has user_id, item_id, event_type, ts, value and category (top level, or null); `sessions` has user_id,
+    start, end, events and value. Times are UTC; `week_start` without a zone is taken as UTC. Rows at or after
+    `week_start` are ignored. Rows come back in the order of user_id. The features extend the recency-frequency-
+    monetary scheme (Hughes, Strategic Database Marketing, 1994).
+    """
+    if week_start.tzinfo is not None:
+        week_start = week_start.astimezone(UTC).replace(tzinfo=None)
+    statement = sql.render(
+        "representation/engagement.sql",
+        week_start=week_start,
+        recent_days=config.recent_days,
+        long_days=config.long_days,
+    )
+    # One thread: sums of floats depend on their order, and the same log must give the same bytes.
+    with duckdb.connect(config={"threads": 1}) as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.register("events", events)
+        connection.register("sessions", sessions)
+        rows = connection.sql(statement).to_arrow_table()
+    names = [name for name in rows.column_names if name != "user_id"]
+    columns = []
+    for name in names:
+        column = rows[name].to_numpy().astype(np.float64)
+        columns.append(np.sign(column) * np.log1p(np.abs(column)) if name in _LOGGED else column)
+    matrix = np.stack(columns, axis=1).astype(np.float32)
+    named = [f"log_{name}" if name in _LOGGED else name for name in names]
+    return UserFeatures(rows["user_id"].to_pylist(), matrix, named)
+
+
+def natural_units(name: str, values: NDArray[np.floating]) -> tuple[str, NDArray[np.floating]]:
+    """Name and values of a feature in the units a person reads: undoes the logarithm of the "log_" features."""
+    if not name.startswith("log_"):
+        return name, values
+    return name.removeprefix("log_"), np.sign(values) * np.expm1(np.abs(values))
+
+
+def text_profiles(
+    session_vectors: FloatArray,
+    session_user: NDArray[np.integer],
+    session_days_ago: NDArray[np.floating],
+    weights: NDArray[np.floating],
+    half_life_days: float,
+    users: int,
+) -> FloatArray:
+    """Recency-decayed weighted mean direction of each user's sessions: (users, D) float32 of unit length.
+
+    Session s (row of `session_vectors` (S, D)) belongs to output row `session_user[s]`, lies `session_days_ago[s]`
+    days back and counts `weights[s]` * 2 ** (-days / half_life_days). A user without sessions gets a zero row.
+    Raises ValueError when a session lies in the future.
+    """
+    if len(session_days_ago) and float(session_days_ago.min()) < 0:
+        raise ValueError("text_profiles: a session lies after the snapshot (days ago < 0)")
+    decayed = np.asarray(weights, np.float64) * np.exp2(-np.asarray(session_days_ago, np.float64) / half_life_days)
+    shape = (users, len(session_vectors))
+    pool = sparse.csr_matrix((decayed, (session_user, np.arange(len(session_vectors)))), shape=shape)
+    pooled = np.asarray(pool @ session_vectors.astype(np.float64))
+    length = np.linalg.norm(pooled, axis=1, keepdims=True)
+    return np.divide(pooled, length, out=np.zeros_like(pooled), where=length > 0).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class ViewProjection:
+    """How one view (U, d) becomes its block (U, p) of the fused vector: (x - mean) @ projection."""
+
+    mean: NDArray[np.float64]  # (d,)
+    projection: NDArray[np.float64]  # (d, p): standardization, principal axes and the view's weight in one matrix
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """A fitted fusion: applies to any users that have the same views."""
+
+    views: dict[str, ViewProjection]
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the fused columns: `<view>_pc<number>`, numbers from 1."""
+        return [f"{name}_pc{axis + 1}" for name, view in self.views.items() for axis in range(view.projection.shape[1])]
+
+    def apply(self, views: Mapping[str, FloatArray]) -> FloatArray:
+        """The fused vectors (U, D) float32 of users described by `views` (each (U, d) with the fitted width d)."""
+        if set(views) != set(self.views):
+            raise ValueError(f"fusion was fitted on the views {sorted(self.views)}, not on {sorted(views)}")
+        blocks = [(views[name] - view.mean) @ view.projection for name, view in self.views.items()]
+        return np.concatenate(blocks, axis=1).astype(np.float32)
+
+    def to_tensors(self) -> dict[str, NDArray[np.float64]]:
+        """Everything needed to rebuild the fusion, as named arrays for safetensors."""
+        tensors = {}
+        for name, view in self.views.items():
+            tensors[f"{name}.mean"] = view.mean
+            tensors[f"{name}.projection"] = np.ascontiguousarray(view.projection)
+        return tensors
+
+    @staticmethod
+    def from_tensors(tensors: Mapping[str, NDArray[np.float64]]) -> Fusion:
+        """The fusion written by `to_tensors`."""
+        names = sorted(key.removesuffix(".mean") for key in tensors if key.endswith(".mean"))
+        return Fusion({n: ViewProjection(tensors[f"{n}.mean"], tensors[f"{n}.projection"]) for n in names})
+
+
+class Fused(NamedTuple):
+    """Fused users (U, D) float32, their column names, and the fitted fusion for other users."""
+
+    matrix: FloatArray
+    columns: list[str]
+    fusion: Fusion
+
+
+def fuse(views: Mapping[str, FloatArray], config: UserEmbeddingConfig) -> Fused:
+    """Standardize each view (U, d), keep its first principal components, weight and concatenate them.
+
+    Each block is scaled to a total variance equal to the view's weight (weights sum to one), so that a weight is the
+    view's share of the mean squared distance between two users however many columns it has; compare the block
+    scaling of multiple factor analysis (Escofier and Pages, 1994). Principal components from scikit-learn with the
+    sign that makes the largest loading positive. Columns that do not vary are dropped from the distance; a view
+    that does not vary at all adds zeros. Views are taken in the order of their names.
+
+    Raises UserError when a configured weight names no view, or no weight is positive.
+    """
+    unknown = sorted(set(config.view_weights) - set(views))
+    if unknown:
+        raise UserError(f"users.view_weights names the unknown view {unknown[0]!r}; known: {', '.join(sorted(views))}")
+    weights = {name: config.view_weights.get(name, 1.0) for name in sorted(views)}
+    total = sum(weights.values())
+    if total <= 0:
+        raise UserError("users.view_weights are all 0; give at least one view a positive weight")
+    fusion = Fusion({name: _project(views[name], config.view_dims, weights[name] / total) for name in weights})
+    return Fused(fusion.apply(views), fusion.columns, fusion)
+
+
+def _project(view: FloatArray, dims: int, weight: float) -> ViewProjection:
+    exact = view.astype(np.float64)
+    mean, spread = exact.mean(axis=0), exact.std(axis=0)
+    # float32 inputs: a spread this far below the magnitude is rounding, not variation.
+    varies = spread > 1e-6 * np.maximum(np.abs(mean), 1e-6)
+    scale = np.divide(1.0, spread, out=np.zeros_like(spread), where=varies)
+    components = min(dims, int(varies.sum()), len(view) - 1)
+    if components < 1:
+        return ViewProjection(mean, np.zeros((view.shape[1], 1)))
+    pca = PCA(n_components=components, svd_solver="covariance_eigh").fit((exact - mean) * scale)
+    block = np.sqrt(weight / pca.explained_variance_.sum())
+    return ViewProjection(mean, scale[:, None] * pca.components_.T * block)

@@ -1,0 +1,1 @@
+"""Clustering, its selection, the ledger of segment identities, profiles and names. Pure."""

@@ -1,0 +1,9 @@
+"""The seam to tables: Delta Lake on local disk or an object store, read and written through DuckDB.
+
+Everything that knows the table format is here. `Storage` holds the tables, `connect` opens the engine that a step works in.
+"""
+
+from segflow.storage.engine import connect
+from segflow.storage.tables import Storage, Violation, ViolationsError, Written
+
+__all__ = ["Storage", "Violation", "ViolationsError", "Written", "connect"]

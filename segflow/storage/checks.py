@@ -1,0 +1,85 @@
+"""The contract of a table, checked on staged rows before they are committed.
+
+Each check is one aggregate over the staged rows, derived from the table's declaration. What is not declared there is not
+checked here: rules that join tables live with the assets that own them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+
+import duckdb
+
+from segflow.sql import identifier, literal
+from segflow.tables import Column, Table
+
+CHECKS = {
+    "schema": "columns, types, and no missing value where none may be missing",
+    "keys": "the key identifies a row, and every row belongs to a partition that is being replaced",
+    "ranges": "numbers inside their bounds, text among its allowed values",
+}
+
+
+@dataclass(frozen=True)
+class Violation:
+    """A broken rule: which check, how many rows, and a message naming table, column and rule."""
+
+    check: str
+    rows: int
+    message: str
+    blocking: bool = True
+
+
+def violations(
+    connection: duckdb.DuckDBPyConnection, table: Table, staged: str, partitions: Sequence[tuple[date | str, ...]]
+) -> list[Violation]:
+    """Every rule of `table` that the staged rows break, in one scan for the columns and one for the key."""
+    rules = [rule for column in table.columns for rule in _column_rules(column)]
+    if table.partitions:
+        inside = " OR ".join(
+            "("
+            + " AND ".join(f"{identifier(n)} = {literal(k)}" for n, k in zip(table.partitions, one, strict=True))
+            + ")"
+            for one in partitions
+        )
+        if len(table.partitions) == 1:
+            inside = f"{identifier(table.partitions[0])} IN ({', '.join(literal(one[0]) for one in partitions)})"
+        rules.append(("keys", f"NOT ({inside})", "outside the partitions being replaced"))
+    counts = connection.execute(
+        f"SELECT {', '.join(f'count(*) FILTER (WHERE {rule})' for _, rule, _ in rules)} FROM {identifier(staged)}"
+    ).fetchone()
+    assert counts is not None
+    found = [
+        Violation(check, rows, f"{table.name}: {rows} rows {what}")
+        for (check, _, what), rows in zip(rules, counts, strict=True)
+        if rows
+    ]
+    key = ", ".join(identifier(name) for name in table.key)
+    repeated = connection.execute(
+        f"SELECT count(*) FROM (SELECT 1 FROM {identifier(staged)} GROUP BY {key} HAVING count(*) > 1)"
+    ).fetchone()
+    if repeated and repeated[0]:
+        found.append(Violation("keys", repeated[0], f"{table.name}: {repeated[0]} keys ({key}) repeated"))
+    return found
+
+
+def _column_rules(column: Column) -> list[tuple[str, str, str]]:
+    """(check, SQL condition of a bad row, what is bad) for each rule of a column."""
+    name = identifier(column.name)
+    rules = []
+    if not column.nullable:
+        rules.append(("schema", f"{name} IS NULL", f"without {column.name}"))
+    if column.minimum is not None:
+        rules.append(("ranges", f"{name} < {column.minimum}", f"with {column.name} below {column.minimum}"))
+    if column.maximum is not None:
+        # A share computed in floating point may exceed its bound by rounding.
+        top = column.maximum + 1e-9
+        rules.append(("ranges", f"{name} > {top}", f"with {column.name} above {column.maximum}"))
+    if column.type in ("REAL", "DOUBLE"):
+        rules.append(("ranges", f"isnan({name})", f"with {column.name} not a number"))
+    if column.values:
+        allowed = ", ".join(literal(value) for value in column.values)
+        rules.append(("ranges", f"{name} NOT IN ({allowed})", f"with {column.name} not one of {', '.join(column.values)}"))
+    return rules

@@ -1,0 +1,323 @@
+"""Delta tables: atomic replacement of partitions, versions, time travel.
+
+A write stages its rows in DuckDB (which spills, so a partition never has to fit in memory), checks them against the table's
+schema, and replaces exactly the named partitions in one commit. Partitions whose content is already there are left alone, so
+running the same work twice leaves every table version as it was.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, write_deltalake
+from deltalake.exceptions import TableNotFoundError
+
+from segflow.errors import UserError
+from segflow.sql import identifier, literal
+from segflow.storage.checks import Violation, violations
+from segflow.tables import Table
+
+Key = date | str
+Partition = tuple[Key, ...]
+
+_SAFE_KEY = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+_BATCH_ROWS = 65_536
+
+
+class ViolationsError(Exception):
+    """Staged rows break the table's contract; nothing was written."""
+
+    def __init__(self, table: Table, found: Sequence[Violation]):
+        self.found = found
+        super().__init__(f"{table.name}: nothing written; " + "; ".join(one.message for one in found))
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a write did. `digests` and `rows` are by partition; the digest depends on the content only, not on row order."""
+
+    table: Table
+    version: int
+    rows: dict[Partition, int]
+    digests: dict[Partition, str]
+    replaced: list[Partition] = field(default_factory=list)
+
+    @property
+    def total_rows(self) -> int:
+        return sum(self.rows.values())
+
+
+def check_key(key: Key) -> Key:
+    """`key` if it is a date or a plain word; anything else could widen the predicate that selects what to replace."""
+    if isinstance(key, date) or _SAFE_KEY.fullmatch(key):
+        return key
+    raise UserError(f"partition key {key!r}: only letters, digits, '_', '.' and '-' are allowed (at most 100)")
+
+
+class Storage:
+    """All tables below one root, a local folder or an object-store URI."""
+
+    def __init__(self, root: str, options: Mapping[str, str] | None = None):
+        self.root = root.rstrip("/")
+        self.options = dict(options or {})
+
+    def uri(self, table: Table) -> str:
+        """Where the table lives."""
+        return f"{self.root}/{table.name}"
+
+    def open(self, table: Table, version: int | None = None) -> DeltaTable | None:
+        """The table at `version` (default: the newest), or None if it was never written."""
+        try:
+            return DeltaTable(self.uri(table), version=version, storage_options=self.options or None)
+        except TableNotFoundError:
+            return None
+
+    def version(self, table: Table) -> int | None:
+        """The newest version, or None if the table was never written."""
+        opened = self.open(table)
+        return None if opened is None else opened.version()
+
+    def partitions(self, table: Table, version: int | None = None) -> list[Partition]:
+        """The partitions that hold rows, in order."""
+        opened = self.open(table, version)
+        if opened is None:
+            return []
+        types = {column.name: column.type for column in table.columns}
+        found = {
+            tuple(
+                date.fromisoformat(values[name]) if types[name] == "DATE" else values[name] for name in table.partitions
+            )
+            for values in opened.partitions()
+        }
+        return sorted(found)
+
+    def view(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        table: Table,
+        *,
+        name: str | None = None,
+        where: Mapping[str, tuple[Key, Key] | Key] | None = None,
+        version: int | None = None,
+    ) -> None:
+        """Create the DuckDB view `name` (default: the table's name) over the table.
+
+        `where` maps a partition column to one key or to a half-open range [first, last); only those files are read. A table
+        that was never written is an empty view with the right columns.
+        """
+        view = identifier(name or table.name)
+        opened = self.open(table, version)
+        files = [] if opened is None else opened.file_uris(_filters(table, where or {}))
+        if not files:
+            columns = ", ".join(f"NULL::{column.type} AS {identifier(column.name)}" for column in table.columns)
+            connection.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT {columns} LIMIT 0")
+            return
+        if "://" in self.root:
+            # DuckDB's wheel has no object-store reader; Arrow streams the same files with the table's own credentials.
+            assert opened is not None
+            dataset = opened.to_pyarrow_dataset(partitions=_filters(table, where or {}))
+            source = f"segflow_{name or table.name}"
+            connection.register(source, dataset)
+            connection.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT * FROM {identifier(source)}")
+            return
+        listed = literal(sorted(str(file).removeprefix("file://") for file in files))
+        hive = ", ".join(
+            f"{identifier(column.name)}: {column.type}" for column in table.columns if column.name in table.partitions
+        )
+        types = f", hive_partitioning = true, hive_types = {{{hive}}}" if hive else ""
+        names = ", ".join(identifier(name) for name in table.column_names)
+        connection.execute(
+            f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT {names} FROM read_parquet({listed}{types})"
+        )
+
+    def read(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        table: Table,
+        *,
+        where: Mapping[str, tuple[Key, Key] | Key] | None = None,
+        columns: Sequence[str] | None = None,
+        version: int | None = None,
+    ) -> pa.Table:
+        """The rows as Arrow, ordered by the table's key. For tables known to fit in memory; else use `view`."""
+        name = f"read_{table.name}"
+        self.view(connection, table, name=name, where=where, version=version)
+        selected = ", ".join(identifier(column) for column in columns or table.column_names)
+        order = ", ".join(identifier(column) for column in table.key)
+        return connection.sql(f"SELECT {selected} FROM {identifier(name)} ORDER BY {order}").to_arrow_table()
+
+    def stage(self, connection: duckdb.DuckDBPyConnection, table: Table, query: str) -> str:
+        """Run `query` into a temporary table with the columns and types of `table`; return its name."""
+        name = f"staged_{table.name}"
+        columns = ", ".join(
+            f"CAST({identifier(column.name)} AS {column.type}) AS {identifier(column.name)}" for column in table.columns
+        )
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE {identifier(name)} AS SELECT {columns} FROM ({query})")
+        return name
+
+    def check(
+        self, connection: duckdb.DuckDBPyConnection, table: Table, staged: str, partitions: Iterable[Partition]
+    ) -> list[Violation]:
+        """What in the staged rows breaks the table's contract, rows outside the partitions to be replaced included."""
+        return violations(connection, table, staged, list(partitions))
+
+    def write(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        table: Table,
+        query: str,
+        partitions: Sequence[Partition] = ((),),
+        *,
+        commit: Mapping[str, str] | None = None,
+    ) -> Written:
+        """Replace `partitions` of `table` by the rows of `query`, in one atomic commit.
+
+        partitions: the keys to replace, in the order of `table.partitions`; `((),)` for a table without partitions.
+        commit: facts to keep with the commit, such as the run that made it.
+
+        Raises ViolationsError when the rows break the table's contract, and UserError for an unsafe key. In both cases, and
+        when the process dies, readers go on seeing the version before.
+        """
+        staged = self.stage(connection, table, query)
+        if found := [one for one in self.check(connection, table, staged, partitions) if one.blocking]:
+            raise ViolationsError(table, found)
+        return self.commit(connection, table, staged, partitions, commit=commit)
+
+    def commit(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        table: Table,
+        staged: str,
+        partitions: Sequence[Partition] = ((),),
+        *,
+        commit: Mapping[str, str] | None = None,
+    ) -> Written:
+        """The second half of `write`, for rows already staged and checked."""
+        wanted = [tuple(check_key(key) for key in partition) for partition in partitions]
+        opened = self.open(table)
+        new = _digests(connection, table, staged)
+        old = self._stored(connection, table, wanted) if opened is not None else {}
+        changed = [key for key in wanted if opened is None or new.get(key) != old.get(key)]
+        if changed:
+            self._replace(connection, table, staged, changed, opened is None, commit or {})
+        version = self.version(table)
+        assert version is not None
+        empty = (0, "empty")
+        return Written(
+            table,
+            version,
+            rows={key: new.get(key, empty)[0] for key in wanted},
+            digests={key: new.get(key, empty)[1] for key in wanted},
+            replaced=changed,
+        )
+
+    def _stored(
+        self, connection: duckdb.DuckDBPyConnection, table: Table, wanted: Sequence[Partition]
+    ) -> dict[Partition, tuple[int, str]]:
+        first = {name: (keys[0], keys[-1]) for name, keys in _by_column(table, wanted).items()}
+        where: dict[str, tuple[Key, Key] | Key] = {
+            name: low if low == high or isinstance(low, str) else (low, _after(high))
+            for name, (low, high) in first.items()
+            if low == high or not isinstance(low, str)
+        }
+        name = f"stored_{table.name}"
+        self.view(connection, table, name=name, where=where)
+        return _digests(connection, table, name)
+
+    def _replace(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        table: Table,
+        staged: str,
+        changed: Sequence[Partition],
+        first: bool,
+        commit: Mapping[str, str],
+    ) -> None:
+        condition = _condition(table, changed)
+        order = ", ".join(identifier(name) for name in (*table.partitions, *table.key))
+        rows = connection.sql(f"SELECT * FROM {identifier(staged)} WHERE {condition or 'true'} ORDER BY {order}")
+        reader = _nullability(table, rows.to_arrow_reader(_BATCH_ROWS))
+        if "://" not in self.root:
+            Path(self.root).mkdir(parents=True, exist_ok=True)
+        write_deltalake(
+            self.uri(table),
+            reader,
+            mode="overwrite",
+            partition_by=list(table.partitions) or None,
+            predicate=None if first else condition,
+            storage_options=self.options or None,
+            commit_properties=CommitProperties(custom_metadata=dict(commit)) if commit else None,
+            name=table.name,
+            description=table.description,
+        )
+
+
+def _nullability(table: Table, reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
+    """The batches under the table's own schema: DuckDB calls every column nullable."""
+    schema = table.arrow
+    return pa.RecordBatchReader.from_batches(schema, (batch.cast(schema) for batch in reader))
+
+
+def _after(day: Key) -> date:
+    assert isinstance(day, date)
+    return date.fromordinal(day.toordinal() + 1)
+
+
+def _by_column(table: Table, partitions: Sequence[Partition]) -> dict[str, list[Key]]:
+    columns: dict[str, list[Key]] = {}
+    for index, name in enumerate(table.partitions):
+        columns[name] = sorted({partition[index] for partition in partitions})  # type: ignore[type-var]
+    return columns
+
+
+def _condition(table: Table, partitions: Sequence[Partition]) -> str | None:
+    """The predicate that selects exactly `partitions`; None for a table without partitions."""
+    if not table.partitions:
+        return None
+    if len(table.partitions) == 1:
+        keys = ", ".join(literal(partition[0]) for partition in partitions)
+        return f"{identifier(table.partitions[0])} IN ({keys})"
+    whole = (
+        " AND ".join(f"{identifier(name)} = {literal(key)}" for name, key in zip(table.partitions, one, strict=True))
+        for one in partitions
+    )
+    return " OR ".join(f"({one})" for one in whole)
+
+
+def _filters(table: Table, where: Mapping[str, tuple[Key, Key] | Key]) -> list[tuple[str, str, str]] | None:
+    """`where` in the form that deltalake prunes files by."""
+    filters = []
+    for name, wanted in where.items():
+        if name not in table.partitions:
+            raise ValueError(f"{table.name} is not partitioned by {name}")
+        if isinstance(wanted, tuple):
+            filters += [(name, ">=", str(check_key(wanted[0]))), (name, "<", str(check_key(wanted[1])))]
+        else:
+            filters.append((name, "=", str(check_key(wanted))))
+    return filters or None
+
+
+def _digests(connection: duckdb.DuckDBPyConnection, table: Table, source: str) -> dict[Partition, tuple[int, str]]:
+    """Rows and content digest of each partition in `source`; the digest does not depend on row order."""
+    columns = ", ".join(identifier(name) for name in table.column_names if name not in table.partitions)
+    keys = ", ".join(identifier(name) for name in table.partitions)
+    found = connection.execute(
+        f"SELECT {keys + ', ' if keys else ''} count(*), sum(hash({columns})::HUGEINT)::VARCHAR, "
+        f"bit_xor(hash({columns}, 1))::VARCHAR FROM {identifier(source)} {'GROUP BY ' + keys if keys else ''}"
+    ).fetchall()
+    width = len(table.partitions)
+    return {
+        tuple(row[:width]): (row[width], _short(f"{row[width]}:{row[width + 1]}:{row[width + 2]}")) for row in found
+    }
+
+
+def _short(text: str) -> str:
+    import hashlib
+
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,392 @@
+"""The schema of every table, in one place.
+
+From these declarations come the storage schema, the column schema that Dagster shows, the checks that run before each commit,
+and the table reference in the docs. No I/O lives here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+_ARROW = {
+    "VARCHAR": pa.string(),
+    "INTEGER": pa.int32(),
+    "BIGINT": pa.int64(),
+    "REAL": pa.float32(),
+    "DOUBLE": pa.float64(),
+    "BOOLEAN": pa.bool_(),
+    "DATE": pa.date32(),
+    "TIMESTAMPTZ": pa.timestamp("us", tz="UTC"),
+    "BLOB": pa.binary(),
+    "VARCHAR[]": pa.list_(pa.string()),
+    "REAL[]": pa.list_(pa.float32()),
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column. `type` is a DuckDB type; `minimum` and `maximum` bound numbers, `values` lists what text may be."""
+
+    name: str
+    type: str
+    description: str
+    nullable: bool = False
+    minimum: float | None = None
+    maximum: float | None = None
+    values: Sequence[str] = ()
+
+    @property
+    def arrow(self) -> pa.Field:
+        return pa.field(self.name, _ARROW[self.type], nullable=self.nullable)
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table. `partitions` are the columns that a write replaces by; `key` identifies a row inside the whole table."""
+
+    name: str
+    description: str
+    columns: Sequence[Column]
+    key: Sequence[str]
+    partitions: Sequence[str] = ()
+
+    @property
+    def arrow(self) -> pa.Schema:
+        return pa.schema([column.arrow for column in self.columns])
+
+    @property
+    def column_names(self) -> list[str]:
+        return [column.name for column in self.columns]
+
+
+def _day(what: str) -> Column:
+    return Column("day", "DATE", f"UTC day of {what}")
+
+
+_WEEK = Column("week", "DATE", "first day of the snapshot week: models saw only events before it")
+_USER = Column("user_id", "VARCHAR", "user")
+_SOURCE = (
+    Column("source_file", "VARCHAR", "file the row came from"),
+    Column("source_row", "BIGINT", "row number in that file, counted from 0", minimum=0),
+)
+_SHARE = {"minimum": 0.0, "maximum": 1.0}
+
+_RAW_FIELDS = (
+    Column("event_id", "VARCHAR", "the source's id of the event, if it has one", nullable=True),
+    Column("user_id", "VARCHAR", "user", nullable=True),
+    Column("item_id", "VARCHAR", "item", nullable=True),
+    Column("event_type", "VARCHAR", "kind of event, lower case", nullable=True),
+    Column("ts", "TIMESTAMPTZ", "moment of the event", nullable=True),
+    Column("value", "DOUBLE", "money value of the line, in the source's currency", nullable=True),
+    Column("quantity", "DOUBLE", "number of units", nullable=True),
+    Column("session_id", "VARCHAR", "the source's own session or basket", nullable=True),
+    Column("text", "VARCHAR", "free text of the event, such as a search phrase", nullable=True),
+    Column("unparsed", "VARCHAR", "fields that could not be read, as `field=original text`", nullable=True),
+)
+
+RAW_EVENTS = Table(
+    "raw_events",
+    "Source rows mapped to the event schema, with their file and row number. Nothing is dropped here.",
+    (_day("the event; rows without a usable date are kept on the first day of the calendar"), *_RAW_FIELDS, *_SOURCE),
+    key=("source_file", "source_row"),
+    partitions=("day",),
+)
+
+REASONS = (
+    "unreadable_field",
+    "missing_user",
+    "missing_time",
+    "outside_calendar",
+    "missing_type",
+    "unknown_item",
+    "excluded_item",
+    "non_positive_quantity",
+    "non_positive_value",
+    "bot_rate",
+    "duplicate",
+)
+
+EVENTS = Table(
+    "events",
+    "Valid, deduplicated, human events.",
+    (
+        _day("the event"),
+        Column("event_id", "VARCHAR", "the source's id, or a hash of what identifies the row"),
+        _USER,
+        Column("item_id", "VARCHAR", "item", nullable=True),
+        Column("event_type", "VARCHAR", "kind of event, lower case"),
+        Column("ts", "TIMESTAMPTZ", "moment of the event"),
+        Column("value", "DOUBLE", "money value of the line", nullable=True),
+        Column("quantity", "DOUBLE", "number of units", nullable=True),
+        Column("session_id", "VARCHAR", "the source's own session or basket", nullable=True),
+        Column("text", "VARCHAR", "free text of the event", nullable=True),
+        *_SOURCE,
+    ),
+    key=("day", "event_id"),
+    partitions=("day",),
+)
+
+QUARANTINED_EVENTS = Table(
+    "quarantined_events",
+    "Every source row that did not become an event, unchanged, with the reason.",
+    (
+        _day("the event"),
+        Column("reason", "VARCHAR", "why the row is no event", values=REASONS),
+        *_RAW_FIELDS,
+        *_SOURCE,
+    ),
+    key=("source_file", "source_row"),
+    partitions=("day",),
+)
+
+SESSIONS = Table(
+    "sessions",
+    "One row a session, kept on the day it starts; a session may cross midnight.",
+    (
+        _day("the session's first event"),
+        Column("session_id", "VARCHAR", "the source's own session, or user and start"),
+        _USER,
+        Column("start", "TIMESTAMPTZ", "first event"),
+        Column("end", "TIMESTAMPTZ", "last event"),
+        Column("events", "INTEGER", "number of events", minimum=1),
+        Column("distinct_items", "INTEGER", "number of different items", minimum=0),
+        Column("value", "DOUBLE", "sum of event values"),
+        Column("items", "VARCHAR[]", "items in order"),
+        Column("event_types", "VARCHAR[]", "event types in order"),
+        Column("text", "VARCHAR", "titles of the distinct items in order of first event", nullable=True),
+    ),
+    key=("day", "user_id", "session_id"),
+    partitions=("day",),
+)
+
+ITEMS = Table(
+    "items",
+    "The catalogue, with the text that the language model reads.",
+    (
+        Column("item_id", "VARCHAR", "item"),
+        Column("title", "VARCHAR", "what people call it"),
+        Column("category", "VARCHAR[]", "path from the widest category to the narrowest"),
+        Column("brand", "VARCHAR", "brand", nullable=True),
+        Column("price", "DOUBLE", "list price", nullable=True),
+        Column("text", "VARCHAR", "composed text"),
+        Column("text_hash", "VARCHAR", "SHA-256 of the text"),
+    ),
+    key=("item_id",),
+)
+
+USERS = Table(
+    "users",
+    "Optional static attributes of users, one row per user and attribute. Never clustered on; used to validate.",
+    (
+        _USER,
+        Column("attribute", "VARCHAR", "name of the attribute"),
+        Column("value", "VARCHAR", "its value"),
+    ),
+    key=("user_id", "attribute"),
+)
+
+ITEM_EMBEDDINGS = Table(
+    "item_embeddings",
+    "Text vector of each item. Only new or changed texts are encoded.",
+    (
+        Column("item_id", "VARCHAR", "item"),
+        Column("text_hash", "VARCHAR", "SHA-256 of the text the vector was made from"),
+        Column("encoder", "VARCHAR", "name and revision of the encoder"),
+        Column("vector", "REAL[]", "L2-normalized embedding"),
+    ),
+    key=("item_id",),
+)
+
+SESSION_EMBEDDINGS = Table(
+    "session_embeddings",
+    "Vector of each session: the normalized mean of its items' text vectors.",
+    (
+        _day("the session's first event"),
+        Column("session_id", "VARCHAR", "session"),
+        _USER,
+        Column("start", "TIMESTAMPTZ", "first event of the session"),
+        Column("value", "DOUBLE", "sum of event values"),
+        Column("vector", "REAL[]", "L2-normalized embedding, all zeros if no item has text"),
+    ),
+    key=("day", "user_id", "session_id"),
+    partitions=("day",),
+)
+
+
+def _model_table(name: str, description: str, *extra: Column, partitions: Sequence[str] = ("week",)) -> Table:
+    """A table whose rows hold a model as safetensors bytes: atomic, versioned and stored like any other table."""
+    columns = (
+        _WEEK,
+        *extra,
+        Column("model", "BLOB", "parameters and settings as safetensors"),
+        Column("metrics", "VARCHAR", "training and validation figures as JSON"),
+    )
+    return Table(name, description, columns, key=("week", *(one.name for one in extra)), partitions=partitions)
+
+
+BEHAVIOR_MODEL = _model_table("behavior_model", "Event-sequence transformer pre-trained on the log before the week.")
+GLOBAL_RANKER = _model_table("global_ranker", "The ranker trained on everyone.")
+SEGMENT_RANKERS = _model_table(
+    "segment_rankers",
+    "What is specific to one segment, on top of the global ranker.",
+    Column("segment_id", "VARCHAR", "segment"),
+    partitions=("week", "segment_id"),
+)
+CONTROL_RANKERS = _model_table(
+    "control_rankers",
+    "The same extra training without real segments: everybody as one group, and random groups of the same sizes.",
+    Column("arm", "VARCHAR", "control arm"),
+    Column("group_id", "VARCHAR", "group inside the arm"),
+    Column("users", "VARCHAR[]", "members of the group"),
+)
+
+USER_EMBEDDINGS = Table(
+    "user_embeddings",
+    "Per user: text profile, behaviour state, engagement features, and their fusion.",
+    (
+        _WEEK,
+        _USER,
+        Column("events", "BIGINT", "events in the history window", minimum=0),
+        Column("sessions", "BIGINT", "sessions in the history window", minimum=0),
+        Column("enough_history", "BOOLEAN", "whether the user has the history that segmenting asks for"),
+        Column("text", "REAL[]", "recency-decayed pool of session vectors"),
+        Column("behavior", "REAL[]", "state of the behaviour model after the last event before the week"),
+        Column("engagement", "REAL[]", "engagement features, in the order of the column metadata"),
+        Column("fused", "REAL[]", "what is clustered"),
+    ),
+    key=("week", "user_id"),
+    partitions=("week",),
+)
+
+SEGMENTATION = Table(
+    "segmentation",
+    "The candidates that were tried and the fitted clustering that was chosen.",
+    (
+        _WEEK,
+        Column("algorithm", "VARCHAR", "clusterer"),
+        Column("k", "INTEGER", "number of clusters", minimum=1),
+        Column("silhouette", "DOUBLE", "mean silhouette (sampled)", minimum=-1.0, maximum=1.0),
+        Column("calinski_harabasz", "DOUBLE", "Calinski–Harabasz index", minimum=0.0),
+        Column("davies_bouldin", "DOUBLE", "Davies–Bouldin index", minimum=0.0),
+        Column("stability_mean", "DOUBLE", "mean bootstrap Jaccard over clusters", **_SHARE),
+        Column("stability_min", "DOUBLE", "bootstrap Jaccard of the least stable cluster", **_SHARE),
+        Column("smallest_share", "DOUBLE", "share of users in the smallest cluster", **_SHARE),
+        Column("null_silhouette", "DOUBLE", "silhouette on the same data with permuted columns", nullable=True),
+        Column("eligible", "BOOLEAN", "stable enough and no cluster too small"),
+        Column("chosen", "BOOLEAN", "the candidate that is used"),
+        Column("model", "BLOB", "the fitted clustering as safetensors; chosen row only", nullable=True),
+    ),
+    key=("week", "algorithm", "k"),
+    partitions=("week",),
+)
+
+LEDGER_EVENTS = ("emerge", "survive", "split", "merge", "vanish")
+
+SEGMENT_LEDGER = Table(
+    "segment_ledger",
+    "What became of each segment since the snapshot before. Ids are never reused, names are frozen at birth.",
+    (
+        _WEEK,
+        Column("segment_id", "VARCHAR", "segment"),
+        Column("name", "VARCHAR", "name given at birth"),
+        Column("event", "VARCHAR", "what happened", values=LEDGER_EVENTS),
+        Column("cluster", "INTEGER", "number in this week's clustering; none if vanished", nullable=True),
+        Column("users", "BIGINT", "members this week", minimum=0),
+        Column("previous_users", "BIGINT", "members in the snapshot before", minimum=0),
+        Column("overlap", "DOUBLE", "Jaccard overlap with the matched segment", nullable=True, **_SHARE),
+        Column("parents", "VARCHAR[]", "segments of the snapshot before that it came from"),
+        Column("migration", "VARCHAR", "users by their segment in the snapshot before, as JSON"),
+    ),
+    key=("week", "segment_id"),
+    partitions=("week",),
+)
+
+USER_SEGMENTS = Table(
+    "user_segments",
+    "User to segment. A user without enough history is `unassigned` and is served by the global ranker.",
+    (
+        _WEEK,
+        _USER,
+        Column("segment_id", "VARCHAR", "segment, or `unassigned`"),
+        Column("probability", "DOUBLE", "membership probability", **_SHARE),
+        Column("distance", "DOUBLE", "distance to the segment's centre", nullable=True, minimum=0.0),
+        Column("outlier", "BOOLEAN", "farther than 99 % of the users the clustering was fitted on"),
+    ),
+    key=("week", "user_id"),
+    partitions=("week",),
+)
+
+SEGMENT_PROFILES = Table(
+    "segment_profiles",
+    "A persona for each segment.",
+    (
+        _WEEK,
+        Column("segment_id", "VARCHAR", "segment"),
+        Column("name", "VARCHAR", "name"),
+        Column("users", "BIGINT", "members", minimum=1),
+        Column("share_of_users", "DOUBLE", "share of assigned users", **_SHARE),
+        Column("value", "DOUBLE", "value of the members' events in the history window"),
+        Column("share_of_value", "DOUBLE", "share of all assigned users' value", **_SHARE),
+        Column("summary", "VARCHAR", "what sets the segment apart, in one line"),
+        Column("details", "VARCHAR", "contrasts with intervals, terms, journeys, rules and exemplars as JSON"),
+    ),
+    key=("week", "segment_id"),
+    partitions=("week",),
+)
+
+RECOMMENDATIONS = Table(
+    "recommendations",
+    "Top items per user for the week after the snapshot week.",
+    (
+        _WEEK,
+        _USER,
+        Column("rank", "INTEGER", "1 is best", minimum=1),
+        Column("item_id", "VARCHAR", "item"),
+        Column("score", "DOUBLE", "score of the arm; comparable inside one user only"),
+        Column("arm", "VARCHAR", "ranker that scored", values=("global", "segment")),
+        Column("segment_id", "VARCHAR", "the user's segment"),
+    ),
+    key=("week", "user_id", "rank"),
+    partitions=("week",),
+)
+
+_AT = (5, 10, 20)
+
+RANKING_RESULTS = Table(
+    "ranking_results",
+    "Every metric of every arm for each test user.",
+    (
+        _WEEK,
+        _USER,
+        Column("arm", "VARCHAR", "ranker"),
+        Column("seed", "INTEGER", "seed of the arm's training", minimum=0),
+        Column("task", "VARCHAR", "all items, or only items new to the user", values=("all", "new")),
+        Column("segment_id", "VARCHAR", "the user's segment"),
+        Column("relevant", "INTEGER", "items bought in the test week", minimum=1),
+        *(Column(f"ndcg_{k}", "DOUBLE", f"NDCG@{k}", **_SHARE) for k in _AT),
+        *(Column(f"recall_{k}", "DOUBLE", f"recall@{k}", **_SHARE) for k in _AT),
+        *(Column(f"hit_{k}", "DOUBLE", f"hit rate@{k}", **_SHARE) for k in _AT),
+        *(Column(f"mrr_{k}", "DOUBLE", f"reciprocal rank@{k}", **_SHARE) for k in _AT),
+    ),
+    key=("week", "user_id", "arm", "seed", "task"),
+    partitions=("week",),
+)
+
+EVALUATION_REPORT = Table(
+    "evaluation_report",
+    "The verdict, an HTML page and its JSON.",
+    (
+        _WEEK,
+        Column("outcome", "VARCHAR", "verdict"),
+        Column("sentence", "VARCHAR", "the verdict in one sentence"),
+        Column("summary", "VARCHAR", "every figure of the page as JSON"),
+        Column("html", "VARCHAR", "the page"),
+    ),
+    key=("week",),
+    partitions=("week",),
+)
+
+ALL: dict[str, Table] = {table.name: table for table in list(globals().values()) if isinstance(table, Table)}

@@ -156,7 +156,28 @@ class TextConfig(Section):
 
 
 class BehaviorConfig(Section):
-    """The event-sequence transformer."""
+    """The event-sequence transformer and its pre-training."""
+
+    width: int = Field(64, ge=8, le=512, multiple_of=8, description="size of the user state")
+    layers: int = Field(2, ge=1, le=12, description="transformer layers")
+    heads: int = Field(4, ge=1, le=16, description="attention heads; width must be a multiple of it")
+    context: int = Field(48, ge=4, le=512, description="most recent moments the model looks at")
+    dropout: float = Field(0.1, ge=0, lt=1, description="dropout during pre-training")
+    epochs: int = Field(10, ge=1, le=200, description="most passes over the log")
+    patience: int = Field(2, ge=1, le=50, description="epochs without a better validation loss before stopping")
+    batch_moments: int = Field(4096, ge=64, le=65536, description="moments in one training step")
+    learning_rate: float = Field(4e-3, gt=0, le=0.1, description="peak learning rate of AdamW")
+    weight_decay: float = Field(0.01, ge=0, le=1, description="weight decay of AdamW")
+    negatives: int = Field(2500, ge=16, le=65536, description="shared sampled items; all items when they are fewer")
+    horizon_days: float = Field(7, gt=0, le=365, description="will the user return within so many days?")
+    session_gap_minutes: float = Field(30, gt=0, le=1440, description="silence that ends a session")
+    validation_days: float = Field(7, gt=0, le=90, description="last days of the log kept for early stopping")
+
+    @model_validator(mode="after")
+    def _divisible(self) -> BehaviorConfig:
+        if self.width % self.heads:
+            raise ValueError(f"width ({self.width}) must be a multiple of heads ({self.heads})")
+        return self
 
 
 class UserEmbeddingConfig(Section):
@@ -220,6 +241,25 @@ class SegmentConfig(Section):
 
 class RankerConfig(Section):
     """The global ranker and the segment rankers."""
+
+    minimum_item_events: int = Field(20, ge=1, description="events before the snapshot that make an item a candidate")
+    minimum_item_users: int = Field(5, ge=1, description="users before the snapshot that make an item a candidate")
+    half_life_days: float = Field(120.0, gt=0, description="age at which a day with the item counts half, in days")
+    cooccurrence_items: int = Field(2000, ge=1, le=20_000, description="most items in the co-occurrence model")
+    cooccurrence_regularization: float = Field(300.0, gt=0, description="ridge of the co-occurrence model")
+    training_weeks: int = Field(8, ge=1, le=52, description="weeks before the snapshot whose items are learned from")
+    hidden: int = Field(32, ge=4, le=256, description="hidden units of the repeat network")
+    steps: int = Field(300, ge=1, description="training steps of the global ranker")
+    batch_users: int = Field(256, ge=8, description="users in one training step")
+    check_every: int = Field(50, ge=1, description="steps between two looks at the validation week")
+    learning_rate: float = Field(0.02, gt=0, le=1, description="peak learning rate of AdamW")
+    weight_decay: float = Field(0.01, ge=0, description="weight decay of biases and state query")
+    new_item_weight: float = Field(0.3, ge=0, description="weight of the loss over items new to the user")
+    delta_rank: int = Field(4, ge=1, le=64, description="rank of a segment's change of the state query")
+    delta_steps: int = Field(60, ge=1, description="training steps of each segment and each control group")
+    delta_learning_rate: float = Field(0.005, gt=0, le=1, description="learning rate of a segment's delta")
+    delta_weight_decay: float = Field(0.1, ge=0, description="weight decay of a segment's delta")
+    gate_users: float = Field(200.0, ge=0, description="users at which a delta counts half; thin segments stay global")
 
 
 class EvaluationConfig(Section):

@@ -55,9 +55,7 @@ def interval_plot(rows: Sequence[Interval], lines: Sequence[Line], description: 
     height = bottom + _BOTTOM
     digits = max(0, -math.floor(math.log10(ticks[1] - ticks[0]) + 1e-9))
     parts = [
-        Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(
-            _WIDTH, height, description
-        )
+        Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(_WIDTH, height, description)
     ]
     for tick in ticks:
         parts.append(

@@ -149,7 +149,9 @@ def render(report: ReportInput) -> str:
         latest=[row for row in report.ledger if row.week == max(one.week for one in report.ledger)],
         sparklines=_sparklines(report.ledger),
         migration=_migration_matrix(report.migration),
-        largest_null=max((row.null_silhouette for row in report.sweep if row.null_silhouette is not None), default=None),
+        largest_null=max(
+            (row.null_silhouette for row in report.sweep if row.null_silhouette is not None), default=None
+        ),
     )
 
 

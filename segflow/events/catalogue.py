@@ -42,7 +42,7 @@ def users_query(connection: duckdb.DuckDBPyConnection, source: UserSource | None
     )
     names = "[" + ", ".join("'" + name.replace("'", "''") + "'" for name in source.attributes) + "]"
     return (
-        f"SELECT user_id, {names}[position::INTEGER + 1] AS attribute, any_value(value) AS value "
+        f"SELECT user_id, {names}[position::INTEGER + 1] AS attribute, min(value) AS value "
         f"FROM ({' UNION ALL '.join(parts)}) WHERE user_id IS NOT NULL AND value IS NOT NULL GROUP BY user_id, position"
     )
 
@@ -62,6 +62,7 @@ def _mapped(items: ItemSource) -> str:
         parts = [f"NULLIF(trim(CAST({identifier(one)} AS VARCHAR)), '')" for one in ([named] if isinstance(named, str) else named)]
         return parts[0] if len(parts) == 1 else "(" + " || '-' || ".join(parts) + ")"
 
+    price = f"TRY_CAST({text('price')} AS DOUBLE)"
     category = items.columns.get("category", [])
     path = ", ".join(
         f"NULLIF(trim(CAST({identifier(one)} AS VARCHAR)), '')" for one in ([category] if isinstance(category, str) else category)
@@ -69,5 +70,5 @@ def _mapped(items: ItemSource) -> str:
     return (
         f"SELECT {text('item_id')} AS item_id, {text('title')} AS title, "
         f"list_filter([{path}]::VARCHAR[], lambda part: part IS NOT NULL) AS category, {text('brand')} AS brand, "
-        f"TRY_CAST({text('price')} AS DOUBLE) AS price FROM {ITEMS_VIEW}"
+        f"CASE WHEN isfinite({price}) THEN {price} END AS price FROM {ITEMS_VIEW}"
     )

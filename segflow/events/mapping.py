@@ -22,6 +22,7 @@ ITEMS_VIEW = "source_items"
 _NUMBERS = ("value", "quantity")
 _TEXTS = ("event_id", "user_id", "item_id", "event_type", "session_id", "text")
 _DAY_US = 86_400_000_000
+_ZONED = r"([Zz]|:[0-9.]+[+-][0-9]{2}(:?[0-9]{2})?|\s[A-Za-z][A-Za-z0-9_/+-]*)$"
 
 
 def mapped_events(connection: duckdb.DuckDBPyConnection, source: EventSource, items: ItemSource | None) -> str:
@@ -35,6 +36,7 @@ def mapped_events(connection: duckdb.DuckDBPyConnection, source: EventSource, it
             register(connection, ITEMS_VIEW, items.path or source.path, items.format)
         connection.execute(f"CREATE OR REPLACE TEMP VIEW prepared_events AS {load(source.sql)}")
         types = columns_of(connection, "prepared_events")
+        check_columns("source.events.sql", {"user_id": "user_id", "ts": "ts"}, types, source.sql)
         return _query("prepared_events", types, {name: name for name in (*_TEXTS, *_NUMBERS, "ts") if name in types}, source)
     types = columns_of(connection, EVENTS_VIEW)
     check_columns("source.events.columns", source.columns, types, source.path)
@@ -74,9 +76,8 @@ def _query(view: str, types: Mapping[str, str], mapping: Mapping[str, str | list
     for name in _NUMBERS:
         if name in mapping:
             original = _text(mapping[name], types)
-            fields[name] = f"TRY_CAST({original} AS DOUBLE)"
-            if types[str(mapping[name])].upper() == "VARCHAR":
-                failures.append(_failure(name, original, fields[name]))
+            fields[name] = f"CASE WHEN isfinite(TRY_CAST({original} AS DOUBLE)) THEN TRY_CAST({original} AS DOUBLE) END"
+            failures.append(_failure(name, original, fields[name]))
         else:
             fields[name] = "NULL"
     moment = str(mapping["ts"])
@@ -99,6 +100,9 @@ def _text(mapped: str | list[str] | None, types: Mapping[str, str]) -> str:
         return "(" + " || '-' || ".join(_text(one, types) for one in mapped) + ")"
     if types[mapped].upper() == "VARCHAR":
         return f"NULLIF(trim({identifier(mapped)}), '')"
+    if types[mapped].upper() in ("DOUBLE", "FLOAT"):
+        # Not-a-number is how data frames write a missing value.
+        return f"CASE WHEN NOT isnan({identifier(mapped)}) THEN CAST({identifier(mapped)} AS VARCHAR) END"
     return f"CAST({identifier(mapped)} AS VARCHAR)"
 
 
@@ -110,15 +114,16 @@ def _moment(column: str, kind: str, zone: str) -> str:
     if kind.startswith("TIMESTAMP") or kind == "DATE":
         return f"timezone({literal(zone)}, CAST({name} AS TIMESTAMP))"
     number = f"TRY_CAST({name} AS DOUBLE)"
+    # Beyond the last bound (the year 9892), infinite or not a number: no time, and no reason to fail the whole log.
     epoch = (
         f"make_timestamptz(CAST({number} * CASE WHEN abs({number}) < 1e11 THEN 1e6 WHEN abs({number}) < 1e14 THEN 1e3 "
-        f"ELSE 1 END AS BIGINT))"
+        f"WHEN abs({number}) < 2.5e17 THEN 1 END AS BIGINT))"
     )
     if kind != "VARCHAR":
         return epoch
-    text = f"trim({name})"
+    # DuckDB wants an offset right behind the time, and casting to TIMESTAMP would drop a zone's name, or a PM, unseen.
+    text = f"regexp_replace(trim({name}), '\\s+([Zz]|[+-][0-9:]+)$', '\\1')"
     return (
-        f"CASE WHEN {number} IS NOT NULL THEN {epoch} "
-        f"WHEN regexp_matches({text}, '(Z|z|[+-][0-9]{{2}}:?[0-9]{{2}}|:[0-9.]+[+-][0-9]{{2}})$') "
+        f"CASE WHEN {number} IS NOT NULL THEN {epoch} WHEN regexp_matches({text}, {literal(_ZONED)}) "
         f"THEN TRY_CAST({text} AS TIMESTAMPTZ) ELSE timezone({literal(zone)}, TRY_CAST({text} AS TIMESTAMP)) END"
     )

@@ -5,7 +5,9 @@ No meaning is given to columns here; that is the mapping's work.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+from collections.abc import Sequence
 from glob import glob
 from pathlib import Path
 
@@ -54,19 +56,36 @@ def register(connection: duckdb.DuckDBPyConnection, view: str, path: str, format
 
     Files that differ in columns are joined by column name. `source_file` is relative to the files' common folder, so a copied
     log keeps its identity. Returns the files.
+
+    Raises UserError when there is no file, when the files are of several formats or unreadable, and when they hold no row.
     """
     files = resolve(path)
+    if format == "auto" and len(kinds := sorted({_format_of(file) or "unknown" for file in files})) > 1:
+        raise UserError(f"{path}: holds files of several formats ({', '.join(kinds)}); name those of one, as in {path}/*.csv")
     kind = format if format != "auto" else _format_of(files[0])
     if kind is None:
         raise UserError(f"{files[0]}: cannot tell the format from the name; set `format` to parquet, csv or json")
     base = len(_common_folder(files))
     try:
-        connection.execute(f"CREATE OR REPLACE TEMP VIEW {identifier(view)} AS {_select(kind, files, base)}")
-        connection.execute(f"SELECT * FROM {identifier(view)} LIMIT 1").fetchall()
+        selected = _select(connection, kind, files, base)
+        connection.execute(f"CREATE OR REPLACE TEMP VIEW {identifier(view)} AS {selected}")
+        empty = not connection.execute(f"SELECT * FROM {identifier(view)} LIMIT 1").fetchall()
     except (duckdb.Error, UnicodeDecodeError) as error:
         first = str(error).strip().splitlines()[0]
         raise UserError(f"{path}: cannot be read as {kind}: {first}") from error
+    if empty:
+        raise UserError(f"{path}: the log is empty: {len(files)} file(s) without a row; correct `path` or wait for data")
     return files
+
+
+def fingerprint(paths: Sequence[str]) -> str:
+    """A digest of the names, sizes and modification times of the files that `paths` name; content is not read."""
+    digest = hashlib.sha256()
+    for path in paths:
+        for file in resolve(path):
+            facts = Path(file).stat() if "://" not in file else None
+            digest.update(f"{Path(file).name}:{facts and (facts.st_size, facts.st_mtime_ns)}".encode())
+    return digest.hexdigest()
 
 
 def columns(connection: duckdb.DuckDBPyConnection, view: str) -> dict[str, str]:
@@ -74,7 +93,7 @@ def columns(connection: duckdb.DuckDBPyConnection, view: str) -> dict[str, str]:
     return {row[0]: row[1] for row in connection.execute(f"DESCRIBE {identifier(view)}").fetchall()}
 
 
-def _select(kind: str, files: list[str], base: int) -> str:
+def _select(connection: duckdb.DuckDBPyConnection, kind: str, files: list[str], base: int) -> str:
     if kind == "parquet":
         return (
             f"SELECT * EXCLUDE (filename, file_row_number), substr(filename, {base + 1}) AS source_file, "
@@ -83,13 +102,27 @@ def _select(kind: str, files: list[str], base: int) -> str:
         )
     # Row numbers must count inside each file, in file order; text is cast later, field by field, so that one bad value
     # costs one row and not the file.
-    reader = "read_csv({0}, all_varchar = true, header = true)" if kind == "csv" else "read_json_auto({0})"
     parts = (
         f"SELECT *, {literal(file[base:])} AS source_file, row_number() OVER () - 1 AS source_row "
-        f"FROM {reader.format(literal(file))}"
+        f"FROM {_csv(file) if kind == 'csv' else _json(connection, file)}"
         for file in files
     )
     return " UNION ALL BY NAME ".join(parts)
+
+
+def _csv(file: str) -> str:
+    # Short rows end in missing values. Without `skip` the reader takes a later line for the header when the first rows are
+    # odd; reading in one thread is what lets it pad rows and keep line breaks inside quotes.
+    return f"read_csv({literal(file)}, all_varchar = true, header = true, skip = 0, null_padding = true, parallel = false)"
+
+
+def _json(connection: duckdb.DuckDBPyConnection, file: str) -> str:
+    # Only the names are inferred: guessed types fail on the first value, in row 30,000, that does not fit them.
+    names = connection.execute(
+        f"SELECT column_name FROM (DESCRIBE SELECT * FROM read_json({literal(file)}, sample_size = -1, maximum_depth = 1))"
+    ).fetchall()
+    typed = ", ".join(f"{identifier(name)}: 'VARCHAR'" for (name,) in names)
+    return f"read_json({literal(file)}, columns = {{{typed}}})"
 
 
 def _format_of(file: str) -> str | None:

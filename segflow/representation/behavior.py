@@ -23,12 +23,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
-from safetensors import safe_open
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
+from segflow.config import BehaviorConfig
 from segflow.errors import UserError
 from segflow.representation.sequences import MICROSECONDS_PER_DAY, EventSequences
 
@@ -38,27 +37,6 @@ _GAP_EDGES = np.geomspace(1, 60 * 24 * 365, 19)
 # Edges in days between the buckets of the time to the next session: 1 hour to 64 days, doubling.
 _WAIT_EDGES = np.array([1 / 24, 0.25, 0.5, 1, 2, 3, 4, 5, 6, 7, 8, 10, 14, 21, 28, 42, 64])
 _VALUE_BUCKETS = 16
-
-
-class BehaviorConfig(BaseModel):
-    """How the behaviour model is built and pre-trained."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    width: int = Field(64, ge=8, le=512, multiple_of=8, description="Size of the user state.")
-    layers: int = Field(2, ge=1, le=12, description="Transformer layers.")
-    heads: int = Field(4, ge=1, le=16, description="Attention heads; width must be a multiple of it.")
-    context: int = Field(48, ge=4, le=512, description="Most recent moments the model looks at.")
-    dropout: float = Field(0.1, ge=0, lt=1, description="Dropout during pre-training.")
-    epochs: int = Field(10, ge=1, le=200, description="Most passes over the log.")
-    patience: int = Field(2, ge=1, le=50, description="Epochs without a better validation loss before stopping.")
-    batch_moments: int = Field(4096, ge=64, le=65536, description="Moments in one training step.")
-    learning_rate: float = Field(4e-3, gt=0, le=0.1, description="Peak learning rate of AdamW.")
-    weight_decay: float = Field(0.01, ge=0, le=1, description="Weight decay of AdamW.")
-    negatives: int = Field(2500, ge=16, le=65536, description="Shared sampled items; all items when they are fewer.")
-    horizon_days: float = Field(7, gt=0, le=365, description="Will the user return within so many days?")
-    session_gap_minutes: float = Field(30, gt=0, le=1440, description="Silence that ends a session.")
-    validation_days: float = Field(7, gt=0, le=90, description="Last days of the log kept for early stopping.")
 
 
 @dataclass(frozen=True)
@@ -246,7 +224,9 @@ class _Tasks:
         index = batch.moments.ravel()[chosen.numpy()]
         states = states.reshape(-1, states.shape[-1])[chosen]
         losses = {}
-        known = self.moments.follows[index] & (self.moments.times[np.minimum(index + 1, len(self.moments.times) - 1)] < end_us)
+        known = self.moments.follows[index] & (
+            self.moments.times[np.minimum(index + 1, len(self.moments.times) - 1)] < end_us
+        )
         after, which = index[known] + 1, torch.from_numpy(np.flatnonzero(known))
         if len(after):
             events, owner = _expand(self.moments.events[after], self.moments.events[after + 1])
@@ -358,7 +338,9 @@ class BehaviorModel:
         moments = _moments(sequences, self.config.session_gap_minutes)
         # One searchsorted for all users: times rise within a user, and users are made to follow one another.
         low, high = moments.offsets[users], moments.offsets[users + 1]
-        stops = np.array([a + np.searchsorted(moments.times[a:b], c) for a, b, c in zip(low, high, cuts, strict=True)], int)
+        stops = np.array(
+            [a + np.searchsorted(moments.times[a:b], c) for a, b, c in zip(low, high, cuts, strict=True)], int
+        )
         starts = np.maximum(low, stops - self.config.context)
         out = np.zeros((len(users), self.width + 1), np.float32)
         filled = np.flatnonzero(stops > starts)
@@ -423,8 +405,6 @@ def fit_behavior_model(
     """
     if len(item_vectors) != len(sequences.item_ids):
         raise UserError(f"item_vectors: {len(item_vectors)} rows for {len(sequences.item_ids)} items; pass one each")
-    if config.width % config.heads:
-        raise UserError(f"behavior.heads: width {config.width} is no multiple of {config.heads}; change one of them")
     if not len(sequences.times):
         raise UserError("behaviour model: no events before the snapshot; choose a later week or check the event filter")
     torch.manual_seed(seed)

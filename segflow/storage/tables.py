@@ -12,11 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
+from urllib.parse import unquote
 
 import duckdb
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, write_deltalake
-from deltalake.exceptions import TableNotFoundError
+from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from segflow.errors import UserError
 from segflow.sql import identifier, literal
@@ -126,7 +127,8 @@ class Storage:
             connection.register(source, dataset)
             connection.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT * FROM {identifier(source)}")
             return
-        listed = literal(sorted(str(file).removeprefix("file://") for file in files))
+        # Addresses come percent-encoded; DuckDB wants the path as it is on disk.
+        listed = literal(sorted(unquote(str(file).removeprefix("file://")) for file in files))
         hive = ", ".join(
             f"{identifier(column.name)}: {column.type}" for column in table.columns if column.name in table.partitions
         )
@@ -204,8 +206,10 @@ class Storage:
         new = _digests(connection, table, staged)
         old = self._stored(connection, table, wanted) if opened is not None else {}
         changed = [key for key in wanted if opened is None or new.get(key) != old.get(key)]
+        if opened is None:
+            self._create(table)
         if changed:
-            self._replace(connection, table, staged, changed, opened is None, commit or {})
+            self._replace(connection, table, staged, changed, commit or {})
         version = self.version(table)
         assert version is not None
         empty = (0, "empty")
@@ -230,31 +234,45 @@ class Storage:
         self.view(connection, table, name=name, where=where)
         return _digests(connection, table, name)
 
+    def _create(self, table: Table) -> None:
+        """Make the empty table. A first write that also made it would clash with another process's first write."""
+        if "://" not in self.root:
+            Path(self.root).mkdir(parents=True, exist_ok=True)
+        try:
+            DeltaTable.create(
+                self.uri(table),
+                table.arrow,
+                mode="ignore",
+                partition_by=list(table.partitions) or None,
+                storage_options=self.options or None,
+                name=table.name,
+                description=table.description,
+            )
+        except DeltaError:
+            # Another process created it in the meantime; if the table is still not there, the error was a real one.
+            if self.open(table) is None:
+                raise
+
     def _replace(
         self,
         connection: duckdb.DuckDBPyConnection,
         table: Table,
         staged: str,
         changed: Sequence[Partition],
-        first: bool,
         commit: Mapping[str, str],
     ) -> None:
         condition = _condition(table, changed)
         order = ", ".join(identifier(name) for name in (*table.partitions, *table.key))
         rows = connection.sql(f"SELECT * FROM {identifier(staged)} WHERE {condition or 'true'} ORDER BY {order}")
         reader = _nullability(table, rows.to_arrow_reader(_BATCH_ROWS))
-        if "://" not in self.root:
-            Path(self.root).mkdir(parents=True, exist_ok=True)
         write_deltalake(
             self.uri(table),
             reader,
             mode="overwrite",
             partition_by=list(table.partitions) or None,
-            predicate=None if first else condition,
+            predicate=condition,
             storage_options=self.options or None,
             commit_properties=CommitProperties(custom_metadata=dict(commit)) if commit else None,
-            name=table.name,
-            description=table.description,
         )
 
 

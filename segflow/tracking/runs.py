@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,7 +97,7 @@ class Tracking:
             return MlflowClient(self.uri)
         # Processes that create the schema at the same moment break each other: one at a time, the first one creates it.
         Path(self.config.root).mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{self.config.root}/create.lock"):
+        with self._lock():
             client = MlflowClient(self.uri, registry_uri=self.uri)
             client.search_experiments(max_results=1)
         return client
@@ -107,23 +107,19 @@ class Tracking:
         _ = self._client
 
     def _experiment(self, name: str) -> str:
+        client = self._client
         if name not in self._experiments:
-            lock = FileLock(f"{self.config.root}/create.lock") if not self.config.uri else None
-            if lock:
-                lock.acquire()
-            try:
-                found = self._client.get_experiment_by_name(name)
+            location = None if self.config.uri else f"{self.artifacts}/{name}"
+            with nullcontext() if self.config.uri else self._lock():
+                found = client.get_experiment_by_name(name)
                 self._experiments[name] = (
-                    found.experiment_id
-                    if found
-                    else self._client.create_experiment(
-                        name, artifact_location=None if self.config.uri else f"{self.artifacts}/{name}"
-                    )
+                    found.experiment_id if found else client.create_experiment(name, artifact_location=location)
                 )
-            finally:
-                if lock:
-                    lock.release()
         return self._experiments[name]
+
+    def _lock(self) -> FileLock:
+        """Held while something is created that must exist once."""
+        return FileLock(f"{self.config.root}/create.lock")
 
     @contextmanager
     def run(self, experiment: str, name: str, tags: Mapping[str, str]) -> Iterator[Run]:

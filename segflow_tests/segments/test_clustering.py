@@ -7,10 +7,11 @@ import pytest
 
 from segflow.config import SegmentConfig
 from segflow.errors import UserError
-from segflow.segments.clustering import CLUSTERERS, Clustering, choose, select
+from segflow.segments.clustering import CLUSTERERS, Clustering, _finish, choose, select
 
 QUICK = SegmentConfig(k_max=6, starts=3, bootstraps=5, null_repeats=2)
-CENTERS = np.array([[0, 0, 0, 0], [6, 0, 0, 0], [0, 6, 0, 0]], float)
+# Groups that differ in several columns at once: permuting the columns destroys them.
+CENTERS = np.array([[0, 0, 0, 0], [4, 4, 4, 4], [4, -4, 4, -4]], float)
 
 
 def planted(sizes: tuple[int, ...] = (200, 120, 80), seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
@@ -60,6 +61,19 @@ def test_same_input_same_bytes_and_round_trip():
     assert read.candidates == fitted.candidates
     assert read.to_bytes() == fitted.to_bytes()
     np.testing.assert_array_equal(read.assign(points).probability, fitted.assign(points).probability)
+
+
+def test_everything_about_a_cluster_moves_with_its_number():
+    points, truth = planted()
+    cycled = CENTERS[[2, 0, 1]]  # a cycle: an order and its inverse are easily confused
+    fitted = _finish(points, "kmeans", cycled, np.array([0.7, 0.9, 0.8]), "eligible", [], QUICK)
+    np.testing.assert_array_equal(fitted.centers, CENTERS)
+    np.testing.assert_array_equal(fitted.stability, [0.9, 0.8, 0.7])
+    placed = fitted.assign(points)
+    expected = [np.quantile(placed.distance[placed.labels == number], 0.99) for number in range(3)]
+    np.testing.assert_allclose(fitted.outlier_distance, expected, rtol=1e-3)
+    assert fitted.variance == pytest.approx(1, abs=0.1)
+    assert (placed.labels == truth).mean() > 0.98
 
 
 def test_noise_does_not_beat_its_null():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segflow.config import SegmentConfig
@@ -126,6 +126,7 @@ def snapshots(draw: st.DrawFn) -> tuple[dict[str, Group], dict[int, Group]]:
     return previous, current
 
 
+@settings(deadline=None, max_examples=60)
 @given(snapshots(), st.integers(4, 20), st.permutations(range(6)))
 def test_cluster_numbers_do_not_matter(pair, last_id, renumber):
     previous, current = pair
@@ -137,6 +138,7 @@ def test_cluster_numbers_do_not_matter(pair, last_id, renumber):
     ]
 
 
+@settings(deadline=None, max_examples=60)
 @given(snapshots(), st.integers(4, 20))
 def test_every_segment_has_one_fate_and_ids_are_never_reused(pair, last_id):
     previous, current = pair
@@ -154,6 +156,7 @@ def test_every_segment_has_one_fate_and_ids_are_never_reused(pair, last_id):
         assert (row.event == "emerge") == (not row.parents)
 
 
+@settings(deadline=None, max_examples=60)
 @given(snapshots())
 def test_unchanged_membership_survives_whole(pair):
     previous, _ = pair

@@ -4,19 +4,31 @@ WITH identified AS (
     SELECT
         *,
         -- Without a source id, what identifies an event is who did what, when, and for how much.
+        -- A list keeps the fields apart, whatever they hold and whichever are missing.
         coalesce(
             event_id,
-            md5(concat_ws('|', user_id, item_id, event_type, epoch_us(ts), value, quantity, session_id, text))
-        ) AS identity
+            md5(to_json([
+                user_id, item_id, event_type, epoch_us(ts)::VARCHAR, value::VARCHAR, quantity::VARCHAR, session_id, text
+            ]))
+        ) AS identity,
+        CASE
+            WHEN unparsed IS NOT NULL THEN 'unreadable_field'
+            WHEN user_id IS NULL THEN 'missing_user'
+            WHEN ts IS NULL THEN 'missing_time'
+            WHEN ts < {{start}}::TIMESTAMPTZ OR ts >= {{end}}::TIMESTAMPTZ THEN 'outside_calendar'
+            WHEN event_type IS NULL THEN 'missing_type'
+        END AS flaw
     FROM raw_events
 ),
--- Only rows whose identity stands more than once are ranked: a window over everything would sort everything.
+-- Only rows whose identity stands more than once are ranked: a window over everything would sort everything. A row that is
+-- no event by itself does not make a later, sound one its duplicate.
 repeated AS (
-    SELECT day, identity FROM identified GROUP BY day, identity HAVING count(*) > 1
+    SELECT day, identity FROM identified WHERE flaw IS NULL GROUP BY day, identity HAVING count(*) > 1
 ),
 later AS (
     SELECT source_file, source_row
     FROM identified JOIN repeated USING (day, identity)
+    WHERE flaw IS NULL
     QUALIFY row_number() OVER (PARTITION BY day, identity ORDER BY source_file, source_row) > 1
 ),
 bots AS (
@@ -27,13 +39,9 @@ bots AS (
     HAVING count(*) > {{max_events_per_user_day}}
 )
 SELECT
-    raw.*,
+    raw.* EXCLUDE (flaw),
     CASE
-        WHEN raw.unparsed IS NOT NULL THEN 'unreadable_field'
-        WHEN raw.user_id IS NULL THEN 'missing_user'
-        WHEN raw.ts IS NULL THEN 'missing_time'
-        WHEN raw.ts < {{start}}::TIMESTAMPTZ OR raw.ts >= {{end}}::TIMESTAMPTZ THEN 'outside_calendar'
-        WHEN raw.event_type IS NULL THEN 'missing_type'
+        WHEN raw.flaw IS NOT NULL THEN raw.flaw
         WHEN later.source_row IS NOT NULL THEN 'duplicate'
         WHEN {{require_known_item}} AND items.item_id IS NULL THEN 'unknown_item'
         WHEN list_contains({{exclude_categories}}, items.category[1]) THEN 'excluded_item'

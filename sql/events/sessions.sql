@@ -1,6 +1,8 @@
 -- sessions that start on a day in [{{first}}, {{last}}).
 -- Views: events, holding the days from one before {{first}} to one after {{last}}; items.
--- A session may reach into the next day and belongs to the day on which it starts.
+-- A session may reach into the next day and belongs to the day on which it starts. One that came over midnight is cut at
+-- noon, so that a user who never pauses is seen the same whether days are computed one by one or all at once: the days
+-- next to a day are enough to tell its sessions. The source's sessions also end with twelve idle hours over midnight.
 WITH ordered AS (
     SELECT
         user_id,
@@ -14,25 +16,34 @@ WITH ordered AS (
     FROM events
 ),
 gaps AS (
+    SELECT *, lag(moment) OVER (PARTITION BY user_id, source_session ORDER BY position) AS previous
+    FROM ordered
+),
+linked AS (
     SELECT
         *,
         CASE
-            WHEN source_session IS NULL
-                AND moment - lag(moment) OVER (PARTITION BY user_id, source_session ORDER BY position)
-                    <= {{gap_us}}
+            WHEN moment - previous <= {{gap_us}} THEN 0
+            WHEN source_session IS NOT NULL
+                AND (moment - previous <= 43_200_000_000 OR moment // 86_400_000_000 = previous // 86_400_000_000)
             THEN 0
             ELSE 1
         END AS starts
-    FROM ordered
+    FROM gaps
+),
+chained AS (
+    SELECT *, sum(starts) OVER (PARTITION BY user_id, source_session ORDER BY position) AS chain
+    FROM linked
 ),
 numbered AS (
     SELECT
         *,
-        CASE
-            WHEN source_session IS NOT NULL THEN source_session
-            ELSE sum(starts) OVER (PARTITION BY user_id, source_session ORDER BY position)::VARCHAR
-        END AS part
-    FROM gaps
+        -- The day that the event's session starts on: the chain's first, and a new one from each noon after a midnight.
+        greatest(
+            min(moment) OVER (PARTITION BY user_id, source_session, chain) // 86_400_000_000,
+            (moment - 43_200_000_000) // 86_400_000_000
+        ) AS start_day
+    FROM chained
 ),
 grouped AS (
     SELECT
@@ -46,7 +57,7 @@ grouped AS (
         list(item_id ORDER BY position) FILTER (item_id IS NOT NULL) AS items,
         list(event_type ORDER BY position) AS event_types
     FROM numbered
-    GROUP BY user_id, source_session, part
+    GROUP BY user_id, source_session, chain, start_day
 ),
 starting AS (
     SELECT *, make_timestamptz(first_moment) AS start

@@ -1,0 +1,14 @@
+"""The one entry point that `workspace.yaml` names."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from segflow.defs.events import assets as events
+from segflow.defs.representation import assets as representation
+from segflow.defs.resources import Segflow
+
+defs = dg.Definitions(
+    assets=dg.load_assets_from_modules([events, representation]),
+    resources={"segflow": Segflow()},
+)

@@ -1,0 +1,111 @@
+"""`@materializes`: an asset that writes tables of `segflow.tables`.
+
+The decorated body receives a `Step` and says what to read, compute and write. The rest is the same for every asset and is
+derived from the tables: names, column schema, checks, code version, lineage, the MLflow run and the metadata.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import dagster as dg
+
+from segflow.defs.code_version import code_version
+from segflow.defs.partitions import CONFIG, Window
+from segflow.defs.resources import Segflow
+from segflow.defs.step import Step, table_schema
+from segflow.errors import UserError
+from segflow.storage import ViolationsError
+from segflow.storage.checks import CHECKS
+from segflow.tables import Table
+
+Body = Callable[[Step], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an asset writes and reads: enough to tell whether one of its partitions is up to date."""
+
+    name: str
+    tables: tuple[Table, ...]
+    reads: Mapping[Table, Window]
+    partitions: dg.PartitionsDefinition | None
+    code_version: str
+    observes: Callable[[], str] | None = None
+
+
+PLANS: dict[str, Plan] = {}
+
+
+def materializes(
+    *tables: Table,
+    group: str,
+    reads: Mapping[Table, Window],
+    code: Sequence[str],
+    settings: Sequence[str] = (),
+    partitions: dg.PartitionsDefinition | None = None,
+    one_run_for_a_range: bool = False,
+    checks: Mapping[str, str] | None = None,
+    kinds: Sequence[str] = (),
+    observes: Callable[[], str] | None = None,
+) -> Callable[[Body], dg.AssetsDefinition]:
+    """Make an asset (or several from one pass) of a function of a `Step`.
+
+    reads: upstream table -> window; the step can read nothing else.
+    code, settings: what the code version is hashed from.
+    one_run_for_a_range: a backfill passes all its partitions to one run.
+    observes: a digest of what is read outside the tables, such as source files.
+    checks: name -> description of rules beyond the tables' own, reported by `Step.require`.
+    """
+    version = code_version(tables, code, settings, CONFIG)
+
+    def decorate(body: Body) -> dg.AssetsDefinition:
+        name = body.__name__
+        plan = Plan(name, tables, dict(reads), partitions, version, observes)
+        PLANS[name] = plan
+
+        @dg.multi_asset(
+            name=name,
+            specs=[_spec(table, plan, body.__doc__, group, kinds) for table in tables],
+            check_specs=[spec for table in tables for spec in _checks(table, checks or {}, table is tables[0])],
+            partitions_def=partitions,
+            backfill_policy=dg.BackfillPolicy.single_run() if one_run_for_a_range else dg.BackfillPolicy.multi_run(),
+            pool="segflow",
+        )
+        def asset(context: dg.AssetExecutionContext, segflow: Segflow) -> Iterator[object]:
+            try:
+                with Step.open(context, segflow, plan, group) as step:
+                    try:
+                        body(step)
+                    except ViolationsError as error:
+                        yield from step.failed(error)
+                        raise
+                    yield from step.results()
+            except (UserError, ViolationsError) as error:
+                raise dg.Failure(description=str(error), allow_retries=False) from error
+
+        return asset
+
+    return decorate
+
+
+def _spec(table: Table, plan: Plan, doc: str | None, group: str, kinds: Sequence[str]) -> dg.AssetSpec:
+    detail = " ".join((doc or "").split())
+    return dg.AssetSpec(
+        table.name,
+        deps=[
+            dg.AssetDep(read.name, partition_mapping=window.mapping if plan.partitions else None)
+            for read, window in plan.reads.items()
+        ],
+        description=table.description if len(plan.tables) > 1 or not detail else f"{table.description}\n\n{detail}",
+        group_name=group,
+        code_version=plan.code_version,
+        kinds={"deltalake", *kinds},
+        owners=["team:segflow"],
+        metadata={"dagster/column_schema": table_schema(table), "dagster/table_name": table.name},
+    )
+
+
+def _checks(table: Table, own: Mapping[str, str], first: bool) -> Iterator[dg.AssetCheckSpec]:
+    rules = {**CHECKS, **(own if first else {})}
+    for name, description in rules.items():
+        yield dg.AssetCheckSpec(name, asset=table.name, description=description, blocking=True)

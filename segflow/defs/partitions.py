@@ -1,0 +1,84 @@
+"""Partitions, and what a partition of one asset reads of another.
+
+A `Window` says both at once: Dagster draws the lineage from its mapping, and a step reads exactly the rows it selects. So the
+lineage in the UI cannot disagree with what was read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+import dagster as dg
+
+from segflow import config as settings
+
+CONFIG = settings.load()
+CALENDAR = CONFIG.calendar
+
+WEEK = timedelta(days=7)
+DAY = timedelta(days=1)
+
+DAILY = dg.DailyPartitionsDefinition(
+    start_date=CALENDAR.start.isoformat(), end_date=CALENDAR.end.isoformat() if CALENDAR.end else None
+)
+WEEKLY = dg.WeeklyPartitionsDefinition(
+    start_date=CALENDAR.first_week.isoformat(),
+    end_date=CALENDAR.end.isoformat() if CALENDAR.end else None,
+    # Dagster counts the days of the week from Sunday.
+    day_offset=(settings.WEEKDAYS.index(CALENDAR.week_starts) + 1) % 7,
+)
+SEGMENTS = dg.DynamicPartitionsDefinition(name="segment")
+WEEK_SEGMENT = dg.MultiPartitionsDefinition({"week": WEEKLY, "segment": SEGMENTS})
+
+
+def _weeks(first: int, last: int) -> dg.TimeWindowPartitionMapping:
+    return dg.TimeWindowPartitionMapping(
+        start_offset=first, end_offset=last, allow_nonexistent_upstream_partitions=True
+    )
+
+
+@dataclass(frozen=True)
+class Window:
+    """Which rows of an upstream table a partition reads.
+
+    mapping: the same for Dagster; None for tables without partitions.
+    days: from the first and the last day-or-week of the run's partitions to a half-open range of days; None reads everything.
+    """
+
+    name: str
+    mapping: dg.PartitionMapping | None
+    days: Callable[[date, date], tuple[date, date]] | None = None
+
+
+_HISTORY = CALENDAR.history_weeks
+
+SNAPSHOT = Window("snapshot", None)
+SAME_DAY = Window("same day", dg.TimeWindowPartitionMapping(), lambda first, last: (first, last + DAY))
+NEIGHBOUR_DAYS = Window("the day before to the day after", _weeks(-1, 1), lambda first, last: (first - DAY, last + 2 * DAY))
+HISTORY = Window("history before the week", _weeks(-_HISTORY, -1), lambda first, last: (first - _HISTORY * WEEK, first))
+HISTORY_AND_WEEK = Window(
+    "history and the week", _weeks(-_HISTORY, 0), lambda first, last: (first - _HISTORY * WEEK, first + WEEK)
+)
+HISTORY_AND_TEST = Window(
+    "history, the week and the test week", _weeks(-_HISTORY, 1), lambda first, last: (first - _HISTORY * WEEK, first + 2 * WEEK)
+)
+SAME_WEEK = Window("same week", dg.TimeWindowPartitionMapping(), lambda first, last: (first, last + DAY))
+PREVIOUS_WEEK = Window("the week before", _weeks(-1, -1), lambda first, last: (first - WEEK, first))
+THIS_AND_PREVIOUS_WEEK = Window("the week and the one before", _weeks(-1, 0), lambda first, last: (first - WEEK, first + DAY))
+WEEK_OF_SEGMENT = Window(
+    "the week of the segment",
+    dg.MultiToSingleDimensionPartitionMapping(partition_dimension_name="week"),
+    lambda first, last: (first, last + DAY),
+)
+
+
+def for_week_segment(window: Window) -> Window:
+    """`window` of a weekly asset, read by an asset that is partitioned by week and segment."""
+    if window.mapping is None:
+        return window
+    mapping = dg.MultiPartitionMapping(
+        {"week": dg.DimensionPartitionMapping("week", window.mapping)}
+    )
+    return Window(window.name, mapping, window.days)

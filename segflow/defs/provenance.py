@@ -1,0 +1,115 @@
+"""What each materialized partition was made from, and whether that has changed since.
+
+Every materialization records a digest of its content and a digest of its inputs: the code version and the content digests of
+the upstream partitions that it read. A partition is up to date when its inputs, digested again, are the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+if TYPE_CHECKING:
+    from segflow.defs.materializes import Plan
+
+CONTENT = "segflow/content"
+INPUTS = "segflow/inputs"
+TABLE_VERSION = "segflow/table_version"
+_PAGE = 500
+
+
+@dataclass(frozen=True)
+class Made:
+    """What the latest materialization of a partition recorded."""
+
+    content: str
+    inputs: str
+    table_version: int
+
+
+def partition_day(key: str) -> date:
+    """The day or week that a partition key stands for; for week|segment keys the week."""
+    return date.fromisoformat(key.split("|")[-1] if not key[:4].isdigit() else key.split("|")[0])
+
+
+class Provenance:
+    """A reading of the event log; assets that are materialized meanwhile must be forgotten with `forget`."""
+
+    def __init__(self, instance: dg.DagsterInstance):
+        self._instance = instance
+        self._made: dict[str, dict[str, Made]] = {}
+        self._outside: dict[str, str] = {}
+
+    def made(self, asset: str) -> Mapping[str, Made]:
+        """Partition key (empty for an asset without partitions) -> what its latest materialization recorded."""
+        if asset not in self._made:
+            self._made[asset] = self._read(dg.AssetKey(asset))
+        return self._made[asset]
+
+    def forget(self, asset: str) -> None:
+        """Read `asset` afresh the next time."""
+        self._made.pop(asset, None)
+
+    def inputs(self, plan: Plan, key: str) -> str:
+        """Digest of what the partition `key` of `plan` would be made from now."""
+        digest = hashlib.sha256(plan.code_version.encode())
+        if plan.observes is not None:
+            digest.update(self._observed(plan).encode())
+        day = partition_day(key) if key else None
+        for table, window in sorted(plan.reads.items(), key=lambda one: one[0].name):
+            made = self.made(table.name)
+            if window.days is None or day is None:
+                chosen = sorted(made.items())
+            else:
+                first, last = window.days(day, day)
+                chosen = [(name, made[name]) for name in self._sorted(table.name) if first <= partition_day(name) < last]
+            digest.update(f"{table.name}:{[(name, one.content) for name, one in chosen]}".encode())
+        return digest.hexdigest()[:16]
+
+    def stale(self, plan: Plan, keys: Sequence[str]) -> list[str]:
+        """Those of `keys` that were never made, or not from what is there now."""
+        made = {table.name: self.made(table.name) for table in plan.tables}
+        return [
+            key
+            for key in keys
+            if any(key not in own or own[key].inputs != self.inputs(plan, key) for own in made.values())
+        ]
+
+    def _observed(self, plan: Plan) -> str:
+        if plan.name not in self._outside:
+            assert plan.observes is not None
+            self._outside[plan.name] = plan.observes()
+        return self._outside[plan.name]
+
+    def _sorted(self, asset: str) -> list[str]:
+        return sorted(self.made(asset))
+
+    def _read(self, key: dg.AssetKey) -> dict[str, Made]:
+        kind = dg.DagsterEventType.ASSET_MATERIALIZATION
+        by_partition = self._instance.event_log_storage.get_latest_storage_id_by_partition(key, kind)
+        if not by_partition:
+            event = self._instance.get_latest_materialization_event(key)
+            return _recorded({"": event.asset_materialization}) if event and event.asset_materialization else {}
+        ids = sorted(by_partition.values())
+        found: dict[str, dg.AssetMaterialization | None] = {}
+        for start in range(0, len(ids), _PAGE):
+            page = self._instance.fetch_materializations(
+                dg.AssetRecordsFilter(asset_key=key, storage_ids=ids[start : start + _PAGE]), limit=_PAGE
+            )
+            for record in page.records:
+                found[str(record.partition_key)] = record.asset_materialization
+        return _recorded(found)
+
+
+def _recorded(events: Mapping[str, dg.AssetMaterialization | None]) -> dict[str, Made]:
+    made = {}
+    for key, event in events.items():
+        values = {name: str(value.value) for name, value in (event.metadata if event else {}).items()}
+        if CONTENT in values and INPUTS in values:
+            made[key] = Made(values[CONTENT], values[INPUTS], int(values[TABLE_VERSION]))
+    return made

@@ -1,0 +1,58 @@
+"""What several asset bodies read in the same way: events as sequences, events with their category, item vectors."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from segflow import tables
+from segflow.arrow import matrix
+from segflow.defs.step import Step
+from segflow.sql import load
+
+if TYPE_CHECKING:
+    from segflow.representation.sequences import EventSequences
+
+
+def start_of(day: date) -> datetime:
+    """Midnight UTC at which `day` begins."""
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
+def microseconds(day: date) -> int:
+    """`start_of(day)` in microseconds since 1970."""
+    return int(start_of(day).timestamp()) * 1_000_000
+
+
+def item_vectors(step: Step) -> tuple[list[str], npt.NDArray[np.float32]]:
+    """Item ids in order, and their (I, d) text vectors."""
+    rows = step.read(tables.ITEM_EMBEDDINGS, ["item_id", "vector"])
+    return rows["item_id"].to_pylist(), matrix(rows["vector"])
+
+
+def event_sequences(step: Step, item_ids: list[str], event_types: tuple[str, ...] | None = None) -> EventSequences:
+    """The declared window of events, per user in the one fixed order: time, then place in the source.
+
+    event_types: those of a trained model; events of a type that it never saw are left out. Default: all there are.
+    """
+    from segflow.representation.sequences import EventSequences
+
+    step.view(tables.EVENTS)
+    rows = step.query(load("representation/sequences.sql"))
+    if event_types is None:
+        event_types = tuple(sorted(rows["event_type"].unique().to_pylist()))
+    else:
+        rows = rows.filter(pc.is_in(rows["event_type"], pa.array(event_types, pa.string())))
+    return EventSequences.from_arrow(rows, item_ids, event_types)
+
+
+def events_with_category(step: Step) -> pa.Table:
+    """The declared window of events with the widest category of each item."""
+    step.view(tables.EVENTS)
+    step.view(tables.ITEMS)
+    return step.query(load("representation/events_with_category.sql"))

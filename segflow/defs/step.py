@@ -1,0 +1,278 @@
+"""One step: what an asset body reads with, writes with and logs with, bounded to the partitions of its run."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import duckdb
+import pyarrow as pa
+
+from segflow.defs.partitions import DAY, Window
+from segflow.defs.provenance import CONTENT, INPUTS, TABLE_VERSION, Provenance, partition_day
+from segflow.defs.resources import Segflow
+from segflow.errors import UserError
+from segflow.storage import ViolationsError, Written, connect
+from segflow.storage.checks import CHECKS
+from segflow.tables import Table
+from segflow.tracking import Run
+
+if TYPE_CHECKING:
+    from segflow.defs.materializes import Plan
+
+Partition = tuple[date | str, ...]
+
+
+class Curve:
+    """The learning curve of one training."""
+
+    def __init__(self, step: Step):
+        self._step = step
+        self._epochs: list[dict[str, float]] = []
+
+    def __call__(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        self._epochs.append(dict(metrics))
+        self._step.run.metrics(metrics, step=epoch)
+
+    def best(self, by: str) -> dict[str, float]:
+        """The figures of the epoch with the smallest `by`, which is the one that training keeps."""
+        best = min(range(len(self._epochs)), key=lambda epoch: self._epochs[epoch][by])
+        return {**self._epochs[best], "epochs": len(self._epochs), "best_epoch": best}
+
+
+class Step:
+    """The hands of an asset body. Open it with `Step.open`."""
+
+    def __init__(
+        self,
+        context: dg.AssetExecutionContext,
+        segflow: Segflow,
+        plan: Plan,
+        connection: duckdb.DuckDBPyConnection,
+        run: Run,
+    ):
+        self.context = context
+        self.config = segflow.config
+        self.storage = segflow.storage
+        self.connection = connection
+        self.run = run
+        self._plan = plan
+        self._written: list[Written] = []
+        self._notes: dict[str, Any] = {}
+        self._checks: list[dg.AssetCheckResult] = []
+        self._began = time.monotonic()
+        # Digested before anything is read: if an input changes meanwhile, the record says so and the partition is stale.
+        provenance = Provenance(context.instance)
+        self._inputs = {key: provenance.inputs(plan, key) for key in self.keys}
+
+    @classmethod
+    @contextmanager
+    def open(cls, context: dg.AssetExecutionContext, segflow: Segflow, plan: Plan, group: str) -> Iterator[Step]:
+        """A step with its own engine and its own MLflow run, which is FAILED if the body raises."""
+        keys = context.partition_keys if context.has_partition_key_range or context.has_partition_key else []
+        span = "" if not keys else str(keys[0]) if len(keys) == 1 else f"{keys[0]}…{keys[-1]}"
+        tags = {
+            "dagster.run_id": context.run_id,
+            "dagster.asset": ",".join(table.name for table in plan.tables),
+            "dagster.partition": span,
+            "dagster.job": context.job_name,
+            "segflow.code_version": plan.code_version,
+        }
+        name = f"{plan.name} {span}".strip()
+        with (
+            segflow.tracking.run(f"segflow {group}", name, tags) as run,
+            connect(segflow.config.compute) as connection,
+        ):
+            yield cls(context, segflow, plan, connection, run)
+
+    @property
+    def keys(self) -> list[str]:
+        """The partition keys of this run; one empty key for an asset without partitions."""
+        if self._plan.partitions is None:
+            return [""]
+        return [str(key) for key in self.context.partition_keys]
+
+    @property
+    def days(self) -> tuple[date, date]:
+        """The run's days as a half-open range."""
+        days = [partition_day(key) for key in self.keys]
+        return min(days), max(days) + DAY
+
+    @property
+    def week(self) -> date:
+        """The first day of the run's snapshot week."""
+        weeks = {partition_day(key) for key in self.keys}
+        if len(weeks) > 1:
+            raise UserError(f"{self._plan.name}: one run takes one week, not {len(weeks)}; backfill weeks as separate runs")
+        return weeks.pop()
+
+    @property
+    def partitions(self) -> list[Partition]:
+        """The run's partitions as the keys that storage replaces by."""
+        if self._plan.partitions is None:
+            return [()]
+        return [storage_key(key) for key in self.keys]
+
+    def log(self, message: str) -> None:
+        """A line for people who watch."""
+        self.context.log.info(message)
+
+    def view(self, table: Table, name: str | None = None) -> None:
+        """A DuckDB view over the declared window of `table`."""
+        self.storage.view(self.connection, table, name=name, where=self._where(table))
+
+    def read(self, table: Table, columns: list[str] | None = None, **where: date | str) -> pa.Table:
+        """The declared window of `table` as Arrow, ordered by its key; `where` narrows it to one partition.
+
+        Raises UserError when nothing is there.
+        """
+        bounds: dict[str, Any] = {**self._where(table), **where}
+        rows = self.storage.read(self.connection, table, columns=columns, where=bounds)
+        if rows.num_rows == 0 and table.partitions:
+            wanted = ", ".join(f"{key} {_spell(value)}" for key, value in bounds.items())
+            raise UserError(f"{self._plan.name}: {table.name} has no rows for {wanted}; materialize those partitions first")
+        return rows
+
+    def query(self, statement: str) -> pa.Table:
+        """The rows of a statement over the views."""
+        return self.connection.sql(statement).to_arrow_table()
+
+    def write(self, table: Table, rows: str | pa.Table | pa.RecordBatchReader) -> None:
+        """Check the rows (a query, a table, or a stream of batches) and replace the run's partitions of `table`, atomically."""
+        query = rows
+        if not isinstance(query, str):
+            self.connection.register(f"new_{table.name}", rows)
+            query = f"SELECT * FROM new_{table.name}"
+        facts = {"dagster_run": self.context.run_id, "mlflow_run": self.run.run_id}
+        self._written.append(self.storage.write(self.connection, table, query, self.partitions, commit=facts))
+
+    def note(self, **values: Any) -> None:
+        """Figures to show on the materialization; numbers go to MLflow as metrics too."""
+        self._notes.update(values)
+        numbers = {key: value for key, value in values.items() if isinstance(value, (int, float))}
+        if numbers:
+            self.run.metrics(numbers)
+
+    def curve(self) -> Curve:
+        """A callback for training loops: logs each epoch to MLflow and remembers it."""
+        return Curve(self)
+
+    def model_row(self, model: bytes, metrics: Mapping[str, float], **keys: str) -> pa.Table:
+        """One row of a model table; the model is kept as an artifact of the MLflow run too."""
+        self.run.bytes(model, f"model/{'-'.join([self._plan.name, *keys.values()])}.safetensors")
+        self.note(**metrics)
+        row = {"week": [self.week], **{name: [key] for name, key in keys.items()}}
+        return pa.table({**row, "model": [model], "metrics": [json.dumps(metrics)]})
+
+    def require(self, check: str, passed: bool, message: str, **figures: Any) -> None:
+        """Report a check of this asset's own. A broken rule ends the step, so call this before writing.
+
+        Raises ViolationsError when it did not pass.
+        """
+        table = self._plan.tables[0]
+        self._checks.append(
+            dg.AssetCheckResult(
+                passed=passed, check_name=check, asset_key=table.name, metadata=figures, description=message
+            )
+        )
+        if not passed:
+            raise ViolationsError(table, [])
+
+    def results(self) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
+        """Everything Dagster is told about what was written."""
+        yield from self._checks
+        seconds = time.monotonic() - self._began
+        total = 0
+        for written in self._written:
+            yield from _passed(written.table)
+            total += written.total_rows
+            facts = [self._of_partition(written, one, key) for one, key in zip(self.partitions, self.keys, strict=True)]
+            if len(facts) > 1:
+                for key, own in zip(self.keys, facts, strict=True):
+                    self.context.add_asset_metadata(own, written.table.name, key)
+            yield dg.MaterializeResult(
+                asset_key=written.table.name,
+                data_version=dg.DataVersion(_combined(written)),
+                metadata={**self._of_table(written), **(facts[0] if len(facts) == 1 else {}), **self._notes},
+            )
+        self.run.metrics({"seconds": seconds, "rows": total})
+        self.run.tags({f"segflow.table_version.{one.table.name}": str(one.version) for one in self._written})
+        span = "" if self._plan.partitions is None else f" [{self.keys[0]}{' …' if len(self.keys) > 1 else ''}]"
+        self.log(f"{self._plan.name}{span}: {total:,} rows in {seconds:.1f} s")
+
+    def failed(self, error: ViolationsError) -> Iterator[dg.AssetCheckResult]:
+        """The checks that stopped the step, so that the UI shows which rule was broken."""
+        yield from self._checks
+        for violation in error.found:
+            table = violation.message.partition(":")[0]
+            yield dg.AssetCheckResult(
+                passed=False, check_name=violation.check, asset_key=table, description=violation.message,
+                metadata={"rows": violation.rows},
+            )  # fmt: skip
+
+    def _where(self, table: Table) -> Mapping[str, Any]:
+        window: Window = self._plan.reads[table]
+        if window.days is None or not table.partitions:
+            return {}
+        days = [partition_day(key) for key in self.keys]
+        return {table.partitions[0]: window.days(min(days), max(days))}
+
+    def _of_table(self, written: Written) -> dict[str, Any]:
+        return {
+            TABLE_VERSION: written.version,
+            "dagster/column_schema": table_schema(written.table),
+            "dagster/uri": self.storage.uri(written.table),
+            "mlflow_run": dg.MetadataValue.url(self.run.url),
+        }
+
+    def _of_partition(self, written: Written, partition: Partition, key: str) -> dict[str, Any]:
+        return {
+            "dagster/row_count": written.rows[partition],
+            CONTENT: written.digests[partition],
+            INPUTS: self._inputs[key],
+        }
+
+
+def storage_key(key: str) -> Partition:
+    """The storage partition of a Dagster partition key: a day, a week, or a week and a segment."""
+    if "|" not in key:
+        return (date.fromisoformat(key),)
+    return (partition_day(key), next(part for part in key.split("|") if not part[:4].isdigit()))
+
+
+def table_schema(table: Table) -> dg.TableSchema:
+    """The table's columns as Dagster shows them."""
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                column.name,
+                column.type,
+                column.description,
+                constraints=dg.TableColumnConstraints(nullable=column.nullable, unique=list(table.key) == [column.name]),
+            )
+            for column in table.columns
+        ]
+    )
+
+
+def _combined(written: Written) -> str:
+    digests = list(written.digests.values())
+    if len(digests) == 1:
+        return digests[0]
+    import hashlib
+
+    return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
+
+
+def _passed(table: Table) -> Iterator[dg.AssetCheckResult]:
+    for name in CHECKS:
+        yield dg.AssetCheckResult(passed=True, check_name=name, asset_key=table.name)
+
+
+def _spell(value: Any) -> str:
+    return f"{value[0]} to {value[1]} (exclusive)" if isinstance(value, tuple) else str(value)

@@ -1,0 +1,32 @@
+"""Fixtures that several stages share: an engine, a place for tables, and a planted log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from segflow.config import ComputeConfig
+from segflow.storage import Storage, connect
+from segflow_tests.planted import PlantedLog, planted_log
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """The engine of one step, as the pipeline opens it."""
+    with connect(ComputeConfig(spill=str(tmp_path / "spill"), threads=1)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    """An empty place for tables."""
+    return Storage(str(tmp_path / "tables"))
+
+
+@pytest.fixture(scope="session")
+def dirty_log(tmp_path_factory: pytest.TempPathFactory) -> PlantedLog:
+    """A small planted log with dirt."""
+    return planted_log(tmp_path_factory.mktemp("planted"), users=60, weeks=4, dirt=True)

@@ -7,8 +7,9 @@ import dagster as dg
 from segflow.defs.events import assets as events
 from segflow.defs.representation import assets as representation
 from segflow.defs.resources import Segflow
+from segflow.defs.segments import assets as segments
 
 defs = dg.Definitions(
-    assets=dg.load_assets_from_modules([events, representation]),
+    assets=dg.load_assets_from_modules([events, representation, segments]),
     resources={"segflow": Segflow()},
 )

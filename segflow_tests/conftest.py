@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,9 @@ import pytest
 from segflow.config import ComputeConfig
 from segflow.storage import Storage, connect
 from segflow_tests.planted import PlantedLog, planted_log
+
+# Tests talk to nobody.
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 
 @pytest.fixture

@@ -65,8 +65,10 @@ HISTORY_AND_TEST = Window(
     "history, the week and the test week", _weeks(-_HISTORY, 1), lambda first, last: (first - _HISTORY * WEEK, first + 2 * WEEK)
 )
 SAME_WEEK = Window("same week", dg.TimeWindowPartitionMapping(), lambda first, last: (first, last + DAY))
-PREVIOUS_WEEK = Window("the week before", _weeks(-1, -1), lambda first, last: (first - WEEK, first))
-THIS_AND_PREVIOUS_WEEK = Window("the week and the one before", _weeks(-1, 0), lambda first, last: (first - WEEK, first + DAY))
+EARLIER_WEEKS = Window("earlier weeks", _weeks(-_HISTORY, -1), lambda first, last: (first - _HISTORY * WEEK, first))
+THIS_AND_EARLIER_WEEKS = Window(
+    "the week and earlier ones", _weeks(-_HISTORY, 0), lambda first, last: (first - _HISTORY * WEEK, first + DAY)
+)
 WEEK_OF_SEGMENT = Window(
     "the week of the segment",
     dg.MultiToSingleDimensionPartitionMapping(partition_dimension_name="week"),

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-_WIDTH = 860
-_LABEL_WIDTH = 225
+_WIDTH = 900
+_LABEL_WIDTH = 262
 _VALUE_WIDTH = 215
 _ROW_HEIGHT = 30
 _TOP = 34
@@ -86,7 +86,7 @@ def _interval_row(row: Interval, low: float, mean: float, high: float, y: float)
     return (
         Markup('<g class="{}"><title>{}: {}</title>').format(row.kind, row.label, row.text)
         + Markup('<text class="label" x="{}" y="{}" text-anchor="end">{}</text>').format(
-            _LABEL_WIDTH - 14, y + 4.5, shortened(row.label, 30)
+            _LABEL_WIDTH - 14, y + 4.5, shortened(row.label, 34)
         )
         + Markup('<line class="whisker" x1="{}" x2="{}" y1="{y}" y2="{y}"/>').format(low, high, y=y)
         + Markup('<line class="cap" x1="{x}" x2="{x}" y1="{}" y2="{}"/>').format(y - 4, y + 4, x=low)

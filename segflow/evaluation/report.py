@@ -16,7 +16,7 @@ from markupsafe import Markup
 from segflow.evaluation.charts import Interval, Line, interval_plot, sparkline
 from segflow.evaluation.lists import ListQuality
 from segflow.evaluation.statistics import Estimate
-from segflow.evaluation.summary import PRIMARY_TASK, EvaluationSummary
+from segflow.evaluation.summary import PRIMARY_TASK, Comparison, EvaluationSummary
 from segflow.evaluation.verdict import plain_name, signed, signed_percent
 
 TASK_TITLES = {"all": "All items", "new": "Items new to the user"}
@@ -122,7 +122,8 @@ class ReportInput:
 
 def render(report: ReportInput) -> str:
     """The page as HTML text. The same input gives the same text."""
-    names = {card.segment_id: card.name for card in report.segments}
+    names = {row.segment_id: row.name for row in report.ledger}
+    names.update({card.segment_id: card.name for card in report.segments})
     environment = Environment(
         loader=PackageLoader("segflow.evaluation", "."),
         autoescape=True,
@@ -137,12 +138,14 @@ def render(report: ReportInput) -> str:
         report=report,
         summary=report.summary,
         verdict=report.summary.verdict,
+        statement=_statement(report.summary.verdict.sentence),
         settings=report.summary.settings,
         names=names,
         task_titles={task: TASK_TITLES.get(task, task) for task in report.summary.users_by_task},
         primary_task=PRIMARY_TASK,
         placebo_range=_control_range(report.summary),
         differences_chart=_differences_chart(report.summary),
+        best_baseline=_best_baseline(report.summary),
         arm_charts={task: _arms_chart(report.summary, task) for task in report.summary.users_by_task},
         segments_chart=_segments_chart(report.summary, names),
         decisions={one.segment_id: one for one in report.summary.verdict.decisions},
@@ -155,8 +158,14 @@ def render(report: ReportInput) -> str:
     )
 
 
+def _statement(sentence: str) -> str:
+    """The verdict's sentence without its outcome, which stands above it as the heading."""
+    statement = sentence.partition(": ")[2]
+    return statement[:1].upper() + statement[1:]
+
+
 def _percent(value: float, digits: int = 1) -> str:
-    return f"{100 * value:.{digits}f} %"
+    return f"{100 * value:.{digits}f}\N{NO-BREAK SPACE}%"
 
 
 def _figure(value: float, digits: int = 4) -> str:
@@ -173,19 +182,24 @@ def _reference_lines(summary: EvaluationSummary) -> list[Line]:
 
 
 def _differences_chart(summary: EvaluationSummary) -> Markup:
+    """Against the global ranker and every control; simple baselines lie far off and would flatten the scale."""
     rows = [
-        _difference(
-            f"against {plain_name(row.against)}" + (" (best)" if row.is_best_control else ""), row.difference, row.role
-        )
+        _difference(plain_name(row.against) + (" (best)" if row.is_best_control else ""), row.difference, row.role)
         for row in summary.comparisons
-        if row.task == PRIMARY_TASK
+        if row.task == PRIMARY_TASK and row.role != "baseline"
     ]
     return interval_plot(
         rows,
         _reference_lines(summary),
-        "Difference in NDCG@10 between the rankers per segment and each other arm, with intervals: "
+        "Difference in NDCG@10 between the rankers per segment and each control, with intervals: "
         + "; ".join(f"{row.label} {row.text}" for row in rows),
     )
+
+
+def _best_baseline(summary: EvaluationSummary) -> Comparison | None:
+    """The comparison with the simple baseline that comes closest."""
+    rows = [row for row in summary.comparisons if row.task == PRIMARY_TASK and row.role == "baseline"]
+    return min(rows, key=lambda row: row.difference.mean, default=None)
 
 
 def _arms_chart(summary: EvaluationSummary, task: str) -> Markup:

@@ -108,7 +108,8 @@ def summarize(
     under_test = segments_arm(roles)
     if set(results["arm"]) != set(roles):
         raise ValueError(f"arms in the results {sorted(set(results['arm']))} differ from the roles {sorted(roles)}")
-    results = results.dropna(subset=[PRIMARY_METRIC])
+    # Sums depend on their order in the last digits, so the order of the rows is fixed first.
+    results = results.dropna(subset=[PRIMARY_METRIC]).sort_values(["task", "arm", "user_id", "seed"])
     names = sorted(results["task"].unique(), key=lambda name: (name != PRIMARY_TASK, name))
     tasks = [_task(results[results["task"] == name], name, list(roles)) for name in names]
     tasks = [task for task in tasks if task.values.shape[1] >= 2]

@@ -137,8 +137,11 @@ def decide(
     outcome: Outcome = "do not segment"
     segments: tuple[str, ...] = ()
     if enough_users and difference.low > 0.0 and difference.mean >= threshold:
-        outcome = "segment only" if losing else "segment"
         segments = tuple(one.segment_id for one in decisions if one.segment_id not in losing)
+        if not losing:
+            outcome = "segment"
+        elif segments:
+            outcome = "segment only"
     elif gaining:
         outcome, segments = "segment only", gaining
     elif not enough_users or undecided:
@@ -184,6 +187,8 @@ def _sentence(verdict: Verdict, segment_differences: Mapping[str, Estimate], con
             f"Not enough data to say: {numbers}; both no gain and the {needed} remain possible, and this test can "
             f"reliably detect only differences of {verdict.minimum_detectable_effect:.4f} or more."
         )
+    if low > 0.0 and verdict.difference >= verdict.threshold:
+        return f"Do not segment: {numbers}; yet every segment large enough to test is proven to lose."
     if low > 0.0:
         return f"Do not segment: {numbers}; the gain is real but below the {needed}."
     if high < 0.0:

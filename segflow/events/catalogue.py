@@ -59,13 +59,17 @@ def _mapped(items: ItemSource) -> str:
         named = items.columns.get(field)
         if named is None:
             return "NULL::VARCHAR"
-        parts = [f"NULLIF(trim(CAST({identifier(one)} AS VARCHAR)), '')" for one in ([named] if isinstance(named, str) else named)]
+        parts = [
+            f"NULLIF(trim(CAST({identifier(one)} AS VARCHAR)), '')"
+            for one in ([named] if isinstance(named, str) else named)
+        ]
         return parts[0] if len(parts) == 1 else "(" + " || '-' || ".join(parts) + ")"
 
     price = f"TRY_CAST({text('price')} AS DOUBLE)"
     category = items.columns.get("category", [])
     path = ", ".join(
-        f"NULLIF(trim(CAST({identifier(one)} AS VARCHAR)), '')" for one in ([category] if isinstance(category, str) else category)
+        f"NULLIF(trim(CAST({identifier(one)} AS VARCHAR)), '')"
+        for one in ([category] if isinstance(category, str) else category)
     )
     return (
         f"SELECT {text('item_id')} AS item_id, {text('title')} AS title, "

@@ -37,7 +37,9 @@ def mapped_events(connection: duckdb.DuckDBPyConnection, source: EventSource, it
         connection.execute(f"CREATE OR REPLACE TEMP VIEW prepared_events AS {load(source.sql)}")
         types = columns_of(connection, "prepared_events")
         check_columns("source.events.sql", {"user_id": "user_id", "ts": "ts"}, types, source.sql)
-        return _query("prepared_events", types, {name: name for name in (*_TEXTS, *_NUMBERS, "ts") if name in types}, source)
+        return _query(
+            "prepared_events", types, {name: name for name in (*_TEXTS, *_NUMBERS, "ts") if name in types}, source
+        )
     types = columns_of(connection, EVENTS_VIEW)
     check_columns("source.events.columns", source.columns, types, source.path)
     return _query(EVENTS_VIEW, types, source.columns, source)
@@ -59,9 +61,7 @@ def with_day(query: str, calendar: CalendarConfig) -> str:
     end = literal(calendar.end) if calendar.end else "DATE '9999-12-31'"
     day = f"DATE '1970-01-01' + CAST(floor(epoch_us(ts) / {_DAY_US}) AS INTEGER)"
     start = literal(calendar.start)
-    return (
-        f"SELECT CASE WHEN {day} >= {start} AND {day} < {end} THEN {day} ELSE {start} END AS day, * FROM ({query})"
-    )
+    return f"SELECT CASE WHEN {day} >= {start} AND {day} < {end} THEN {day} ELSE {start} END AS day, * FROM ({query})"
 
 
 def _query(view: str, types: Mapping[str, str], mapping: Mapping[str, str | list[str]], source: EventSource) -> str:

@@ -43,7 +43,9 @@ def resolve(path: str) -> list[str]:
     if place.is_dir():
         found = sorted(str(file) for file in place.rglob("*") if file.is_file() and _format_of(str(file)) is not None)
         if not found:
-            raise UserError(f"{path}: the folder holds no Parquet, CSV or JSON file; put the log there or correct the path")
+            raise UserError(
+                f"{path}: the folder holds no Parquet, CSV or JSON file; put the log there or correct the path"
+            )
         return found
     found = sorted(glob(path, recursive=True))
     if not found:
@@ -61,7 +63,9 @@ def register(connection: duckdb.DuckDBPyConnection, view: str, path: str, format
     """
     files = resolve(path)
     if format == "auto" and len(kinds := sorted({_format_of(file) or "unknown" for file in files})) > 1:
-        raise UserError(f"{path}: holds files of several formats ({', '.join(kinds)}); name those of one, as in {path}/*.csv")
+        raise UserError(
+            f"{path}: holds files of several formats ({', '.join(kinds)}); name those of one, as in {path}/*.csv"
+        )
     kind = format if format != "auto" else _format_of(files[0])
     if kind is None:
         raise UserError(f"{files[0]}: cannot tell the format from the name; set `format` to parquet, csv or json")
@@ -74,7 +78,9 @@ def register(connection: duckdb.DuckDBPyConnection, view: str, path: str, format
         first = str(error).strip().splitlines()[0]
         raise UserError(f"{path}: cannot be read as {kind}: {first}") from error
     if empty:
-        raise UserError(f"{path}: the log is empty: {len(files)} file(s) without a row; correct `path` or wait for data")
+        raise UserError(
+            f"{path}: the log is empty: {len(files)} file(s) without a row; correct `path` or wait for data"
+        )
     return files
 
 
@@ -113,7 +119,9 @@ def _select(connection: duckdb.DuckDBPyConnection, kind: str, files: list[str], 
 def _csv(file: str) -> str:
     # Short rows end in missing values. Without `skip` the reader takes a later line for the header when the first rows are
     # odd; reading in one thread is what lets it pad rows and keep line breaks inside quotes.
-    return f"read_csv({literal(file)}, all_varchar = true, header = true, skip = 0, null_padding = true, parallel = false)"
+    return (
+        f"read_csv({literal(file)}, all_varchar = true, header = true, skip = 0, null_padding = true, parallel = false)"
+    )
 
 
 def _json(connection: duckdb.DuckDBPyConnection, file: str) -> str:
@@ -149,5 +157,7 @@ def _packaged(path: str) -> Path:
         raise UserError(f"{path}: the package is not installed; run `pip install segflow[demo]`")
     file = Path(found.origin).parent / inside
     if not file.is_file():
-        raise UserError(f"{path}: the installed package has no file {inside}; run `pip install --force-reinstall {package}`")
+        raise UserError(
+            f"{path}: the installed package has no file {inside}; run `pip install --force-reinstall {package}`"
+        )
     return file

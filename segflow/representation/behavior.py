@@ -18,6 +18,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -120,8 +121,7 @@ class _Network(nn.Module):
         width = config.width
         self.item_vectors: Tensor
         self.register_buffer("item_vectors", item_vectors, persistent=False)
-        # Small beside the text vector: an item the log never showed keeps (nearly) only its text.
-        self.item = nn.Parameter(torch.randn(len(item_vectors), width) * 0.02)
+        self.item = nn.Parameter(torch.randn(len(item_vectors), width) * 0.1)
         self.text = nn.Linear(item_vectors.shape[1], width, bias=False)
         self.item_bias = nn.Parameter(torch.zeros(len(item_vectors)))
         self.event_type = nn.Embedding(types, width)
@@ -135,11 +135,30 @@ class _Network(nn.Module):
         self.next_type = nn.Linear(width, types)
         self.returns = nn.Linear(width, 1)
         self.wait = nn.Linear(width, len(_WAIT_EDGES) + 1)
-        slopes = 2.0 ** -torch.linspace(1, 6, config.heads)
+        # One head looks at the whole context evenly, the others fade at different speeds.
+        slopes = torch.cat([torch.zeros(1), 2.0 ** -torch.linspace(1, 6, config.heads)])[: config.heads]
         distance = torch.arange(config.context)[:, None] - torch.arange(config.context)[None, :]
         bias = torch.where(distance < 0, -1e4, -slopes[:, None, None] * distance)
         self.bias: Tensor
         self.register_buffer("bias", bias, persistent=False)
+        self._start_as_item_average()
+
+    @torch.no_grad()
+    def _start_as_item_average(self) -> None:
+        """Begin with a state that is the average of the items so far, pointing at those same items.
+
+        From the usual random start, a log of this size never got past popularity within the time allowed.
+        """
+        width = self.next_item.in_features
+        nn.init.eye_(self.next_item.weight)
+        first = cast(_Block, self.blocks[0])
+        nn.init.eye_(first.query_key_value.weight[2 * width :])
+        first.query_key_value.weight[: 2 * width] *= 0.1
+        nn.init.eye_(first.out.weight)
+        # With the default scale, the type and value of an event would drown its item.
+        nn.init.normal_(self.event_type.weight, std=0.02)
+        nn.init.normal_(self.value.weight, std=0.02)
+        nn.init.normal_(self.gap.weight, std=0.3)
 
     def items(self, index: Tensor) -> Tensor:
         """(n,) item indices -> (n, width) vectors: what the log taught about the item plus what its text says."""

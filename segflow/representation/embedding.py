@@ -70,6 +70,7 @@ def embed_users(
             "sessions": session_counts,
             "enough_history": enough,
             **{name: vector_column(view) for name, view in views.items()},
+            "engagement_names": pa.array([engagement.names] * len(users), pa.list_(pa.string())),
             "fused": vector_column(fused.fusion.apply(views)),
         }
     )

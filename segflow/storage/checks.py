@@ -81,5 +81,7 @@ def _column_rules(column: Column) -> list[tuple[str, str, str]]:
         rules.append(("ranges", f"isnan({name})", f"with {column.name} not a number"))
     if column.values:
         allowed = ", ".join(literal(value) for value in column.values)
-        rules.append(("ranges", f"{name} NOT IN ({allowed})", f"with {column.name} not one of {', '.join(column.values)}"))
+        rules.append(
+            ("ranges", f"{name} NOT IN ({allowed})", f"with {column.name} not one of {', '.join(column.values)}")
+        )
     return rules

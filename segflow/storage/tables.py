@@ -134,9 +134,7 @@ class Storage:
         )
         types = f", hive_partitioning = true, hive_types = {{{hive}}}" if hive else ""
         names = ", ".join(identifier(name) for name in table.column_names)
-        connection.execute(
-            f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT {names} FROM read_parquet({listed}{types})"
-        )
+        connection.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT {names} FROM read_parquet({listed}{types})")
 
     def read(
         self,

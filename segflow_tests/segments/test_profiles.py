@@ -167,6 +167,7 @@ def test_name_takes_the_strongest_contrasts_once_each():
     assert name(FACTS, []) == "Frequent high-value, fresh & meat"
     assert name([feature("price_level", -0.5)], []) == "Budget"
     assert name([category("TOYS", 2.0)], []) == "Toys"
+    assert name([feature("share_evening", 0.5), feature("share_night", 0.9)], []) == "Night"
     assert name([], []) == "Typical"
 
 

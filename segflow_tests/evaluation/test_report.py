@@ -1,0 +1,151 @@
+"""The page: complete, self-contained, escaped, and saying what the summary says."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segflow.evaluation.charts import axis_ticks, sparkline
+from segflow.evaluation.report import Accounting, LedgerRow, Migration, ReportInput, SegmentCard, render
+
+HOSTILE = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>&"
+VOID = {"meta", "link", "img", "br", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """Collects tags, attributes and text; fails on tags that do not nest."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+        assert not self.open, f"never closed: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_page_says_what_the_summary_says(report_input: ReportInput) -> None:
+    page = Page(render(report_input))
+    summary = report_input.summary
+    assert summary.verdict.sentence.partition(": ")[2][1:] in page.text
+    for row in summary.arms:
+        assert f"{row.primary.mean:.4f}" in page.text
+    for card in report_input.segments:
+        assert card.name in page.text
+    for reason, count in report_input.accounting.quarantined.items():
+        assert reason.replace("_", " ") in page.text
+        assert f"{count:,}" in page.text
+    assert "All 1,469,307 raw rows are accounted for" in page.text
+
+
+def test_the_verdict_comes_first(report_input: ReportInput) -> None:
+    text = Page(render(report_input)).text
+    order = ["Do rankers per segment", "How sure", "All arms", "Segment by segment", "Who the segments are"]
+    body = text[text.index("Do rankers per segment") :]
+    places = [body.index(part) for part in order]
+    assert places == sorted(places)
+
+
+def test_nothing_is_loaded_from_elsewhere(report_input: ReportInput) -> None:
+    html = render(report_input)
+    page = Page(html)
+    assert not {tag for tag, _ in page.tags} & {"script", "link", "img", "iframe", "object", "embed", "base"}
+    assert not re.search(r"url\(|@import|https?://", html)
+    targets = [attributes["href"] or "" for tag, attributes in page.tags if tag == "a"]
+    ids = {attributes.get("id") for _, attributes in page.tags}
+    assert targets
+    assert all(target.startswith("#") and target[1:] in ids for target in targets)
+
+
+def test_charts_and_tables_can_be_read_aloud(report_input: ReportInput) -> None:
+    page = Page(render(report_input))
+    drawings = [attributes for tag, attributes in page.tags if tag == "svg"]
+    assert len(drawings) >= 4
+    assert all(attributes.get("role") == "img" and attributes.get("aria-label") for attributes in drawings)
+    assert all(attributes.get("scope") in ("col", "row") for tag, attributes in page.tags if tag == "th")
+    assert ("html", {"lang": "en"}) in page.tags
+
+
+def test_hostile_names_and_titles_are_text(report_input: ReportInput) -> None:
+    card = SegmentCard(
+        "s001", HOSTILE, 5, 0.4, 0.6, [(HOSTILE, HOSTILE)], [HOSTILE], [HOSTILE], [HOSTILE], [(HOSTILE, HOSTILE)]
+    )
+    html = render(
+        replace(
+            report_input,
+            title=HOSTILE,
+            segments=[card],
+            ledger=[
+                LedgerRow(week, "s001", HOSTILE, HOSTILE, 5, 5, [HOSTILE]) for week in ("2017-11-13", "2017-11-20")
+            ],
+            migration=[Migration(HOSTILE, HOSTILE, 3)],
+            accounting=Accounting(7, 5, 0, {HOSTILE: 2}),
+            versions={HOSTILE: HOSTILE},
+            config_excerpt=HOSTILE,
+        )
+    )
+    page = Page(html)
+    assert not {tag for tag, _ in page.tags} & {"script", "img"}
+    assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
+    assert page.text.count(HOSTILE) >= 10
+
+
+def test_rows_that_went_missing_are_called_out(report_input: ReportInput) -> None:
+    text = Page(render(replace(report_input, accounting=Accounting(100, 90, 2, {"unknown_item": 5})))).text
+    assert "3 raw rows are unaccounted for" in text
+    assert "are accounted for:" not in text
+
+
+def test_a_first_week_without_history_renders(report_input: ReportInput) -> None:
+    bare = replace(report_input, segments=(), ledger=(), migration=(), sweep=(), attributes=(), lists=(), versions={})
+    text = Page(render(bare)).text
+    for words in ("No segments were published", "no week before", "No static attributes", "No other numbers"):
+        assert words in text
+
+
+def test_rendering_is_deterministic(report_input: ReportInput) -> None:
+    assert render(report_input) == render(report_input)
+
+
+@given(st.floats(-1e3, 1e3), st.floats(0, 1e3))
+def test_axis_ticks_enclose_the_data(low: float, span: float) -> None:
+    ticks = axis_ticks(low, low + span)
+    step = ticks[1] - ticks[0]
+    assert 2 <= len(ticks) <= 9
+    assert ticks[0] <= low + 1e-6 * step
+    assert ticks[-1] >= low + span - 1e-6 * step
+
+
+def test_a_single_week_has_no_line() -> None:
+    assert sparkline([3], "one") == ""
+    assert "polyline" in sparkline([3, 4], "two")
+
+
+@pytest.mark.parametrize("outcome", ["segment", "segment only", "do not segment", "not enough data to say"])
+def test_each_outcome_has_its_colour(report_input: ReportInput, outcome: str) -> None:
+    summary = report_input.summary
+    verdict = replace(summary.verdict, outcome=outcome, segments=("s003",))
+    html = render(replace(report_input, summary=replace(summary, verdict=verdict)))
+    name = outcome.replace(" ", "-")
+    assert f'class="answer {name}"' in html
+    assert f".answer.{name}" in html or f"background: var(--{name})" in html

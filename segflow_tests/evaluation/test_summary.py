@@ -1,0 +1,110 @@
+"""From result rows to the summary."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from segflow.config import EvaluationConfig
+from segflow.errors import UserError
+from segflow.evaluation.summary import summarize
+
+from .conftest import ROLES, MakeResults
+
+
+def test_seeds_are_averaged_per_user_before_users_are(make_results: MakeResults, config: EvaluationConfig) -> None:
+    results = make_results(users=120)
+    summary = summarize(results, ROLES, config, seed=0)
+    rows = results[(results["task"] == "all") & (results["arm"] == "segments")]
+    arm = next(row for row in summary.arms if row.arm == "segments" and row.task == "all")
+    per_user = rows.groupby("user_id")["ndcg_10"].mean()
+    assert arm.primary.mean == pytest.approx(per_user.mean())
+    assert arm.primary.standard_error == pytest.approx(per_user.sem())
+    assert (arm.primary.users, arm.seeds) == (120, 3)
+    assert arm.seed_spread == pytest.approx(rows.groupby("seed")["ndcg_10"].mean().std())
+    assert next(row for row in summary.arms if row.arm == "popularity").seed_spread is None
+
+
+def test_comparisons_are_paired_and_start_with_the_best_control(
+    make_results: MakeResults, config: EvaluationConfig
+) -> None:
+    results = make_results(users=300)
+    summary = summarize(results, ROLES, config, seed=0)
+    of_all = [row for row in summary.comparisons if row.task == "all"]
+    assert {row.against for row in of_all} == set(ROLES) - {"segments"}
+    means = {row.arm: row.primary.mean for row in summary.arms if row.task == "all"}
+    controls = [arm for arm, role in ROLES.items() if role in ("global", "control")]
+    assert of_all[0].against == max(controls, key=lambda arm: means[arm]) == summary.verdict.best_control
+    wide = results[results["task"] == "all"].pivot_table(index="user_id", columns="arm", values="ndcg_10")
+    paired = wide["segments"] - wide["personal_frequency"]
+    against_frequency = next(row for row in of_all if row.against == "personal_frequency").difference
+    assert against_frequency.mean == pytest.approx(paired.mean())
+    assert against_frequency.standard_error == pytest.approx(paired.sem())
+
+
+def test_a_planted_gain_is_found_where_it_was_planted(make_results: MakeResults, config: EvaluationConfig) -> None:
+    gained = summarize(make_results(gains={"s003": 0.05, "s001": -0.02}), ROLES, config, seed=0).verdict
+    assert (gained.outcome, gained.segments) == ("segment only", ("s003",))
+    everywhere = dict.fromkeys(("s001", "s002", "s003", "s005"), 0.02)
+    assert summarize(make_results(gains=everywhere), ROLES, config, seed=0).verdict.outcome == "segment"
+
+
+def test_placebos_as_good_as_segments_mean_do_not_segment(make_results: MakeResults, config: EvaluationConfig) -> None:
+    assert summarize(make_results(), ROLES, config, seed=0).verdict.outcome == "do not segment"
+
+
+def test_few_noisy_users_are_not_enough(make_results: MakeResults, config: EvaluationConfig) -> None:
+    verdict = summarize(make_results(users=80, noise=0.2), ROLES, config, seed=0).verdict
+    assert verdict.outcome == "not enough data to say"
+
+
+def test_small_segments_and_users_without_one_are_told_apart(
+    make_results: MakeResults, config: EvaluationConfig
+) -> None:
+    results = make_results(users=300)
+    results.loc[results["user_id"].isin([f"u{number:05d}" for number in range(10)]), "segment_id"] = None
+    summary = summarize(results, ROLES, config, seed=0)
+    assert summary.users_without_segment == 10
+    rows = [row for row in summary.segments if row.task == "all"]
+    assert sum(row.users for row in rows) == 290
+    assert {row.segment_id for row in rows if row.difference is None} == {
+        row.segment_id for row in rows if row.users < config.minimum_users
+    }
+    assert len(summary.verdict.decisions) == sum(row.difference is not None for row in rows) < len(rows)
+
+
+def test_row_order_does_not_matter_and_json_is_strict(make_results: MakeResults, config: EvaluationConfig) -> None:
+    results = make_results(users=100)
+    text = summarize(results, ROLES, config, seed=0).to_json()
+    assert summarize(results.sample(frac=1.0, random_state=4), ROLES, config, seed=0).to_json() == text
+    values = json.loads(text)
+    assert values["verdict"]["users"] == 100
+    assert values["users_by_task"] == {"all": 100, "new": 100}
+    assert values["settings"]["minimum_relative_gain"] == config.minimum_relative_gain
+
+
+def test_users_without_relevant_items_are_left_out(make_results: MakeResults, config: EvaluationConfig) -> None:
+    results = make_results(users=100)
+    absent = (results["task"] == "new") & (results["user_id"] == "u00003")
+    results.loc[absent, ["ndcg_10", "recall_10", "hit_10", "mrr_10"]] = np.nan
+    assert summarize(results, ROLES, config, seed=0).users_by_task == {"all": 100, "new": 99}
+
+
+def test_results_that_do_not_fit_together_are_refused(make_results: MakeResults, config: EvaluationConfig) -> None:
+    results = make_results(users=100)
+    one_user = (results["arm"] == "placebo_1") & (results["user_id"] == "u00003")
+    with pytest.raises(ValueError, match="arm 'placebo_1' has 99 users"):
+        summarize(results[~one_user], ROLES, config, seed=0)
+    with pytest.raises(ValueError, match="lack some seeds"):
+        summarize(results[~(one_user & (results["seed"] == 1))], ROLES, config, seed=0)
+    with pytest.raises(ValueError, match="differ from the roles"):
+        summarize(results[results["arm"] != "global"], ROLES, config, seed=0)
+
+
+def test_nobody_to_test_is_the_users_mistake(make_results: MakeResults, config: EvaluationConfig) -> None:
+    results: pd.DataFrame = make_results(users=60).assign(ndcg_10=np.nan)
+    with pytest.raises(UserError, match="pick a week with more events"):
+        summarize(results, ROLES, config, seed=0)

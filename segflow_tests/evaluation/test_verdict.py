@@ -1,0 +1,133 @@
+"""Every branch of the verdict."""
+
+from __future__ import annotations
+
+import pytest
+
+from segflow.config import EvaluationConfig
+from segflow.evaluation.statistics import Estimate
+from segflow.evaluation.verdict import Role, Verdict, best_control, decide, segments_arm
+
+CONFIG = EvaluationConfig(minimum_relative_gain=0.01, minimum_users=50)
+CONTROL_MEAN = 0.4  # hence a threshold of 0.004
+
+
+def difference(
+    mean: float, half_width: float, *, p: float = 0.5, mde: float | None = None, users: int = 900
+) -> Estimate:
+    error = half_width / 1.96
+    return Estimate(mean, mean - half_width, mean + half_width, error, p, mde or 2.8 * error, users)
+
+
+def verdict(overall: Estimate, **segments: Estimate) -> Verdict:
+    return decide(overall, segments, control="placebo_2", control_mean=CONTROL_MEAN, config=CONFIG)
+
+
+def test_a_proven_and_large_enough_gain_means_segment() -> None:
+    answer = verdict(difference(0.006, 0.002), s001=difference(0.007, 0.003, p=0.001), s002=difference(0.004, 0.006))
+    assert answer.outcome == "segment"
+    assert answer.segments == ("s001", "s002")
+    assert answer.threshold == pytest.approx(0.004)
+    assert answer.best_control == "placebo_2"
+    assert answer.interval == pytest.approx((0.004, 0.008))
+    for part in ("0.4060", "0.4000", "placebo 2", "+0.0060", "+1.5 %", "+0.0040 to +0.0080", "900 test users"):
+        assert part in answer.sentence
+
+
+def test_segments_proven_to_lose_are_left_out_of_a_gain() -> None:
+    answer = verdict(
+        difference(0.006, 0.002), s001=difference(0.012, 0.003, p=0.001), s002=difference(-0.009, 0.003, p=0.001)
+    )
+    assert (answer.outcome, answer.segments) == ("segment only", ("s001",))
+    assert [one.decision for one in answer.decisions] == ["gain", "loss"]
+    assert "Segment only s001" in answer.sentence
+
+
+def test_a_loss_narrows_the_verdict_even_where_the_others_are_unproven() -> None:
+    answer = verdict(difference(0.006, 0.002), s001=difference(0.006, 0.007), s002=difference(-0.009, 0.003, p=0.001))
+    assert (answer.outcome, answer.segments) == ("segment only", ("s001",))
+    assert "a loss is proven for s002 (−0.0090)" in answer.sentence
+
+
+def test_a_gain_no_tested_segment_shares_is_not_trusted() -> None:
+    answer = verdict(difference(0.006, 0.002), s001=difference(-0.009, 0.003, p=0.001))
+    assert (answer.outcome, answer.segments) == ("do not segment", ())
+    assert "proven to lose" in answer.sentence
+
+
+def test_a_gain_in_one_segment_only() -> None:
+    answer = verdict(difference(0.001, 0.003), s001=difference(0.012, 0.003, p=0.001), s002=difference(-0.001, 0.003))
+    assert (answer.outcome, answer.segments) == ("segment only", ("s001",))
+    assert "a gain is proven for s001 (+0.0120), corrected for testing 2 segments" in answer.sentence
+
+
+def test_multiplicity_is_corrected() -> None:
+    alone = verdict(difference(0.001, 0.002), s001=difference(0.012, 0.011, p=0.03))
+    among_many = verdict(
+        difference(0.001, 0.002),
+        s001=difference(0.012, 0.011, p=0.03),
+        **{f"s01{number}": difference(0.0, 0.011, p=0.9) for number in range(5)},
+    )
+    assert alone.outcome == "segment only"
+    assert among_many.outcome == "do not segment"
+    assert among_many.decisions[0].adjusted_p_value == pytest.approx(0.18)
+
+
+def test_a_segment_gain_below_the_threshold_does_not_count() -> None:
+    answer = verdict(difference(0.001, 0.002), s001=difference(0.002, 0.001, p=0.001))
+    assert answer.outcome == "do not segment"
+    assert answer.decisions[0].decision == "gain below threshold"
+
+
+def test_too_wide_an_interval_is_not_enough_data() -> None:
+    answer = verdict(difference(0.002, 0.008))
+    assert answer.outcome == "not enough data to say"
+    assert f"differences of {answer.minimum_detectable_effect:.4f} or more" in answer.sentence
+
+
+def test_too_few_users_are_not_enough_data_whatever_the_interval() -> None:
+    answer = verdict(difference(0.02, 0.002, users=49))
+    assert answer.outcome == "not enough data to say"
+    assert "fewer than the 50 users" in answer.sentence
+
+
+@pytest.mark.parametrize(
+    ("overall", "words"),
+    [
+        (difference(0.002, 0.001), "real but below"),
+        (difference(0.001, 0.002), "is ruled out"),
+        (difference(-0.005, 0.002), "served worse"),
+        # Holds both 0 and the threshold, but the test was fine enough to find the threshold.
+        (difference(0.002, 0.0025, mde=0.0036), "would have been found reliably"),
+    ],
+)
+def test_do_not_segment_says_why(overall: Estimate, words: str) -> None:
+    answer = verdict(overall)
+    assert (answer.outcome, answer.segments) == ("do not segment", ())
+    assert words in answer.sentence
+
+
+def test_a_gain_that_misses_the_threshold_is_not_enough_to_segment() -> None:
+    assert verdict(difference(0.0039, 0.001)).outcome == "do not segment"
+    assert verdict(difference(0.0041, 0.001)).outcome == "segment"
+
+
+def test_the_best_control_is_the_highest_of_global_and_controls() -> None:
+    roles: dict[str, Role] = {
+        "personal_frequency": "baseline",
+        "global": "global",
+        "placebo_2": "control",
+        "placebo_1": "control",
+        "segments": "segments",
+    }
+    means = {"personal_frequency": 0.9, "global": 0.3, "placebo_1": 0.4, "placebo_2": 0.4, "segments": 0.8}
+    assert best_control(means, roles) == "placebo_1"
+    assert best_control({**means, "global": 0.5}, roles) == "global"
+    assert segments_arm(roles) == "segments"
+
+
+def test_missing_roles_are_refused() -> None:
+    with pytest.raises(ValueError, match="exactly one arm"):
+        segments_arm({"global": "global"})
+    with pytest.raises(ValueError, match="nothing to compare"):
+        best_control({"popularity": 0.1, "segments": 0.2}, {"popularity": "baseline", "segments": "segments"})

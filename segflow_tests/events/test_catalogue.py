@@ -1,0 +1,111 @@
+"""The catalogue and static attributes of users."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from segflow.config import EventSource, ItemSource, SourceConfig, UserSource
+from segflow.errors import UserError
+from segflow.events import catalogue
+from segflow_tests.events.steps import records, source, write
+
+FULL: dict[str, str | list[str]] = {
+    "item_id": "product", "title": "name", "category": ["group", "kind"], "brand": "maker", "price": "price",
+}  # fmt: skip
+
+
+def items(connection: duckdb.DuckDBPyConnection, folder: Path, *rows: str) -> dict[str, dict]:
+    path = write(folder / "items.csv", "product,name,group,kind,maker,price", *rows)
+    settings = SourceConfig(events=source("unused.csv"), items=ItemSource(path=str(path), columns=FULL))
+    found = records(connection, catalogue.items_query(connection, settings))
+    assert len({row["item_id"] for row in found}) == len(found)
+    return {row["item_id"]: row for row in found}
+
+
+def test_text_is_composed_from_path_brand_and_title(connection: duckdb.DuckDBPyConnection, tmp_path: Path):
+    found = items(
+        connection, tmp_path, "1,Oat Milk,Food,Drinks,Alpro,2.5", "2,Bread,Food,,,", "3,,,,,cheap", "4,Wine,,,,inf"
+    )
+    assert found["1"] == {
+        "item_id": "1",
+        "title": "Oat Milk",
+        "category": ["Food", "Drinks"],
+        "brand": "Alpro",
+        "price": 2.5,
+        "text": "food > drinks > alpro oat milk",
+        "text_hash": hashlib.sha256(b"food > drinks > alpro oat milk").hexdigest(),
+    }
+    assert [
+        (found[key]["category"], found[key]["brand"], found[key]["price"], found[key]["text"]) for key in "234"
+    ] == [
+        (["Food"], None, None, "food > bread"),
+        ([], None, None, "3"),
+        ([], None, None, "wine"),
+    ]
+    assert found["3"]["title"] == "3"
+
+
+def test_the_most_frequent_spelling_wins_and_ties_are_settled(connection: duckdb.DuckDBPyConnection, tmp_path: Path):
+    rows = [
+        "1,milk,,,,1",
+        "1,Milk,,,,2",
+        "1,Milk,,,,4",
+        "2,b,,,,",
+        "2,a,,,,",
+        "3,x,g2,,,",
+        "3,x,g1,,,",
+        ",nameless,,,,",
+    ]
+    found = items(connection, tmp_path, *rows)
+    assert [(found[key]["title"], found[key]["category"]) for key in sorted(found)] == [
+        ("Milk", []), ("a", []), ("x", ["g1"]),
+    ]  # fmt: skip
+    assert found["1"]["price"] == 3.0
+    assert items(connection, tmp_path, *reversed(rows)) == found
+
+
+def test_without_a_catalogue_items_are_what_events_name(connection: duckdb.DuckDBPyConnection, tmp_path: Path):
+    path = write(
+        tmp_path / "log.csv", "user,item,type,time", "u,Tea,view,2024-01-02", "u,Tea,view,2024-01-03", "u,,view,"
+    )
+    found = records(connection, catalogue.items_query(connection, SourceConfig(events=source(path))))
+    assert [(row["item_id"], row["title"], row["text"], row["category"]) for row in found] == [
+        ("Tea", "Tea", "tea", [])
+    ]
+    events = EventSource(path=str(path), columns={"user_id": "user", "ts": "time", "event_type": "type"})
+    with pytest.raises(UserError, match="source.items: map `item_id`"):
+        catalogue.items_query(connection, SourceConfig(events=events))
+
+
+def test_a_catalogue_may_stand_in_the_event_files(connection: duckdb.DuckDBPyConnection, tmp_path: Path):
+    path = write(tmp_path / "log.csv", "user,item,type,time,name", "u,1,view,2024-01-02,Tea", "u,1,buy,2024-01-02,Tea")
+    settings = SourceConfig(
+        events=source(path), items=ItemSource(path=None, columns={"item_id": "item", "title": "name"})
+    )
+    (only,) = records(connection, catalogue.items_query(connection, settings))
+    assert (only["item_id"], only["title"]) == ("1", "Tea")
+
+
+def test_a_missing_catalogue_column_is_named(connection: duckdb.DuckDBPyConnection, tmp_path: Path):
+    path = write(tmp_path / "items.csv", "product,name", "1,Tea")
+    wrong = ItemSource(path=str(path), columns={"item_id": "product", "title": "nam"})
+    with pytest.raises(UserError, match=r"items\.csv: source\.items\.columns\.title: no column 'nam' .*'name'"):
+        catalogue.items_query(connection, SourceConfig(events=source("unused.csv"), items=wrong))
+
+
+def test_users_are_one_row_per_attribute(connection: duckdb.DuckDBPyConnection, tmp_path: Path):
+    path = write(tmp_path / "users.csv", "id,age,it's,other", "1,30,yes,x", "2,,no,x", ",40,no,x", "1,30,yes,x")
+    users = UserSource(path=str(path), user_id="id", attributes=["it's", "age"])
+    found = records(connection, f"SELECT * FROM ({catalogue.users_query(connection, users)}) ORDER BY ALL")
+    assert [tuple(row.values()) for row in found] == [("1", "age", "30"), ("1", "it's", "yes"), ("2", "it's", "no")]
+    with pytest.raises(UserError, match=r"users\.csv: source\.users\.attributes: no column 'agee'"):
+        catalogue.users_query(connection, users.model_copy(update={"attributes": ["agee"]}))
+
+
+@pytest.mark.parametrize("users", [None, UserSource(path="unused.csv")])
+def test_without_attributes_there_are_no_users(connection: duckdb.DuckDBPyConnection, users: UserSource | None):
+    assert records(connection, catalogue.users_query(connection, users)) == []

@@ -1,0 +1,96 @@
+"""Processes killed in the middle of a write: the last good version stays readable and complete."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+
+from segflow.storage import Storage
+from segflow_tests.storage.samples import MANY, NAMES, VISITS, day, numbers, start, visits
+
+Moment = Callable[[Path], None]
+
+
+def after(seconds: float) -> Moment:
+    """So long after a write began."""
+    return lambda table: time.sleep(seconds)
+
+
+def uncommitted_file(table: Path) -> None:
+    """As soon as a data file of the new version is there, which is before its commit."""
+    before = set(table.rglob("*.parquet"))
+    deadline = time.monotonic() + 20
+    while set(table.rglob("*.parquet")) <= before and time.monotonic() < deadline:
+        time.sleep(0.0005)
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=30)
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_a_kill_in_the_middle_of_a_write_leaves_a_whole_version(
+    connection: duckdb.DuckDBPyConnection, storage: Storage, tmp_path: Path
+):
+    storage.write(connection, VISITS, visits(1, 2, users=MANY), [(day(1),), (day(2),)])
+    table = tmp_path / "tables" / VISITS.name
+    undone = version = 0
+    for turn, moment in enumerate(
+        [after(0), after(0.02), after(0.05), after(0.1), uncommitted_file, uncommitted_file], 1
+    ):
+        process = start("write_until_killed", tmp_path, turn * 1000)
+        assert process.stdout is not None
+        # The second write of the process: the first also pays for what it loads.
+        assert [process.stdout.readline() for _ in range(3)] == ["begin\n", "end\n", "begin\n"], process.communicate()
+        moment(table)
+        kill(process)
+
+        found = numbers(connection, storage)
+        written = {number for values in found.values() for number in values}
+        assert len(written) == 1, "rows of two versions"
+        assert [len(values) for values in found.values()] == [MANY, MANY]
+        assert written.pop() >= turn * 1000
+        version = storage.version(VISITS) or 0
+        before = numbers(connection, storage, version - 1)
+        assert [len(values) for values in before.values()] == [MANY, MANY]
+        undone += found[day(1)][0] == turn * 1000
+    assert undone > 0, "every kill came too late to interrupt a write"
+    committed = {
+        Path(file).name
+        for number in range(version + 1)
+        if (opened := storage.open(VISITS, number)) is not None
+        for file in opened.file_uris()
+    }
+    stored = {file.name for file in table.rglob("*.parquet")}
+    assert committed < stored, "no kill came between the data files and the commit"
+
+    # The next run goes on as if nothing had happened.
+    written_again = storage.write(connection, VISITS, visits(1, number=1), [(day(1),)])
+    assert written_again.rows == {(day(1),): 3}
+    assert numbers(connection, storage)[day(1)] == [1, 1, 1]
+    assert len(numbers(connection, storage)[day(2)]) == MANY
+
+
+def test_a_kill_between_two_tables_leaves_the_first_new_and_the_second_old(
+    connection: duckdb.DuckDBPyConnection, storage: Storage, tmp_path: Path
+):
+    storage.write(connection, VISITS, visits(1, number=0), [(day(1),)])
+    storage.write(connection, NAMES, "SELECT 'i' AS item_id, 'old' AS name")
+    process = start("write_two_tables", tmp_path, "die")
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    assert numbers(connection, storage) == {day(1): [1, 1, 1]}
+    assert storage.read(connection, NAMES)["name"].to_pylist() == ["old"]
+
+    version = storage.version(VISITS)
+    process = start("write_two_tables", tmp_path, "survive")
+    assert (process.communicate(timeout=60)[1], process.returncode) == ("", 0)
+    # What was there is not written again.
+    assert storage.version(VISITS) == version
+    assert storage.read(connection, NAMES)["name"].to_pylist() == ["new"]

@@ -1,0 +1,107 @@
+"""Small tables to write, and the programs that write them in processes of their own."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+
+import duckdb
+
+from segflow.config import ComputeConfig
+from segflow.storage import Storage, connect
+from segflow.tables import Column, Table
+
+REPOSITORY = Path(__file__).parents[2]
+MANY = 20_000
+
+VISITS = Table(
+    "visits",
+    "Rows with one of each kind of rule.",
+    (
+        Column("day", "DATE", "day"),
+        Column("user_id", "VARCHAR", "user"),
+        Column("number", "INTEGER", "number", minimum=0),
+        Column("share", "DOUBLE", "share", nullable=True, minimum=0.0, maximum=1.0),
+        Column("kind", "VARCHAR", "kind", values=("view", "buy")),
+        Column("items", "VARCHAR[]", "items"),
+    ),
+    key=("day", "user_id"),
+    partitions=("day",),
+)
+MODELS = Table(
+    "models",
+    "Two partition columns.",
+    (Column("week", "DATE", "week"), Column("segment_id", "VARCHAR", "segment"), Column("model", "BLOB", "bytes")),
+    key=("week", "segment_id"),
+    partitions=("week", "segment_id"),
+)
+NAMES = Table(
+    "names",
+    "No partitions.",
+    (Column("item_id", "VARCHAR", "item"), Column("name", "VARCHAR", "name", nullable=True)),
+    key=("item_id",),
+)
+
+
+def day(number: int) -> date:
+    return date(2024, 1, number)
+
+
+def visits(*days: int, number: int = 0, users: int = 3, order: str = "user_id") -> str:
+    """A query with `users` rows for each of these days of January 2024."""
+    listed = ", ".join(f"DATE '{day(one)}'" for one in days)
+    return (
+        f"SELECT day, 'u' || i AS user_id, {number} AS number, 0.5 AS share, 'view' AS kind, ['a', 'b'] AS items "
+        f"FROM range({users}) AS users(i), unnest([{listed}]) AS days(day) ORDER BY {order}"
+    )
+
+
+def numbers(
+    connection: duckdb.DuckDBPyConnection, storage: Storage, version: int | None = None
+) -> dict[date, list[int]]:
+    """Day -> the numbers of its rows."""
+    rows = storage.read(connection, VISITS, version=version).to_pylist()
+    return {one: [row["number"] for row in rows if row["day"] == one] for one in sorted({row["day"] for row in rows})}
+
+
+def start(program: str, *arguments: object) -> subprocess.Popen[str]:
+    """Run a function of this module in a process of its own."""
+    command = [sys.executable, "-m", __name__, program, *map(str, arguments)]
+    return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def rewrite(root: str, own_day: str) -> None:
+    """Rewrite one day three times."""
+    with connect(ComputeConfig(spill=f"{root}/spill", threads=1)) as connection:
+        for number in range(1, 4):
+            query = visits(int(own_day), number=number)
+            Storage(f"{root}/tables").write(connection, VISITS, query, [(day(int(own_day)),)])
+
+
+def write_until_killed(root: str, base: str) -> None:
+    """Announce each write of many rows, with ever higher numbers: `begin` before it, `end` behind it."""
+    with connect(ComputeConfig(spill=f"{root}/spill", threads=1)) as connection:
+        for number in itertools.count(int(base)):
+            print("begin", flush=True)
+            query = visits(1, 2, number=number, users=MANY)
+            Storage(f"{root}/tables").write(connection, VISITS, query, [(day(1),), (day(2),)])
+            print("end", flush=True)
+
+
+def write_two_tables(root: str, survive: str) -> None:
+    """Write `visits`, die unless told to survive, write `names`."""
+    with connect(ComputeConfig(spill=f"{root}/spill", threads=1)) as connection:
+        storage = Storage(f"{root}/tables")
+        storage.write(connection, VISITS, visits(1, number=1), [(day(1),)])
+        if survive != "survive":
+            os.kill(os.getpid(), signal.SIGKILL)
+        storage.write(connection, NAMES, "SELECT 'i' AS item_id, 'new' AS name")
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](*sys.argv[2:])

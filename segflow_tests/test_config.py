@@ -1,0 +1,179 @@
+"""Settings: every mistake is named with its file, key and remedy; paths, presets and weeks come out right."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from segflow.config import DATASETS, WEEKDAYS, CalendarConfig, default_path, load
+from segflow.errors import UserError
+
+MINIMAL = """\
+source:
+  events:
+    path: log.csv
+    columns: {user_id: user, item_id: item, event_type: type, ts: time}
+calendar:
+  start: 2024-01-03
+"""
+
+
+def settings(folder: Path, text: str) -> Path:
+    path = folder / "segflow.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_minimal_file_gets_the_defaults(tmp_path: Path):
+    config = load(settings(tmp_path, MINIMAL))
+    assert config.sessions.gap_minutes == 30
+    assert config.source.items is None
+    assert config.seed == 0
+
+
+def changed(old: str, new: str) -> str:
+    assert MINIMAL.count(old) == 1
+    return MINIMAL.replace(old, new)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            MINIMAL + "sesions: {gap_minutes: 5}\n",
+            r"sesions: unknown key \(did you mean 'sessions'\?\); known here: .*",
+        ),
+        (MINIMAL + "sessions: {gap: 5}\n", r"sessions\.gap: unknown key.*known here: gap_minutes, use_source_ids"),
+        (MINIMAL + "zzz: 1\n", r"zzz: unknown key; known here"),
+        (changed("path: log.csv", "path: log.csv\n    timezon: UTC"), r"source\.events\.timezon: .*mean 'timezone'"),
+        (changed("calendar:", "  users: {path: u.csv, atributes: []}\ncalendar:"), r"users\.atributes: .*'attributes'"),
+        (
+            changed("path: log.csv", "path: l\n    timezone: Europe/Pariss"),
+            r"timezone 'Europe|time zone 'Europe/Pariss'.*Paris'",
+        ),
+        (changed("    path: log.csv\n", ""), r"source\.events\.path: missing; add it"),
+        (changed("  start: 2024-01-03", "  {}"), r"calendar\.start: missing; add it"),
+        (changed("event_type: type, ", ""), r"source\.events: columns: map 'event_type', or set `event_type: "),
+        (changed("user_id: user, ", ""), r"columns: 'user_id' is not mapped; add `user_id: <your column>`"),
+        (changed("ts: time", "tss: time"), r"columns: unknown event field 'tss' \(did you mean 'ts'\?\)"),
+        (
+            MINIMAL + "  end: 2024-01-03\n",
+            r"calendar\.end \(2024-01-03\) must come after calendar\.start \(2024-01-03\)",
+        ),
+        (MINIMAL + "  end: 2023-01-03\n", r"calendar: calendar\.end \(2023-01-03\) must come after"),
+        (MINIMAL + "  week_starts: mondays\n", r"calendar\.week_starts: Input should be 'monday', "),
+        (MINIMAL + "sessions: {gap_minutes: 0}\n", r"sessions\.gap_minutes: .*greater than or equal to 1"),
+        (MINIMAL + "compute: {memory_limit: lots}\n", r"compute\.memory_limit: "),
+        (
+            MINIMAL + "preset: complete_journey_type\n",
+            r"preset: unknown preset .*mean 'complete_journey_types'.*; known: ",
+        ),
+        (MINIMAL + "segments: {k_min: 9, k_max: 3}\n", r"segments: k_min \(9\) must not exceed k_max \(3\)"),
+        ("a: [1,\n", r"not valid YAML: "),
+        ("- a\n", r"expected keys and values, found list"),
+        ("", r"expected keys and values, found NoneType"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, text: str, message: str):
+    path = settings(tmp_path, text)
+    with pytest.raises(UserError, match=message) as raised:
+        load(path)
+    assert str(raised.value).startswith(f"{path}: ")
+    assert "\n" not in str(raised.value)
+
+
+def test_all_mistakes_come_at_once(tmp_path: Path):
+    with pytest.raises(UserError) as raised:
+        load(settings(tmp_path, MINIMAL + "seed: -1\nsessions: {gap_minutes: x}\nzzz: 1\n"))
+    assert [key in str(raised.value) for key in ("seed: ", "sessions.gap_minutes: ", "zzz: ")] == [True] * 3
+
+
+def test_a_missing_file_is_named(tmp_path: Path):
+    with pytest.raises(UserError, match=r"nowhere\.yaml: no such file; create it"):
+        load(tmp_path / "nowhere.yaml")
+
+
+def test_the_file_is_found_above_or_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("SEGFLOW_CONFIG", raising=False)
+    path = settings(tmp_path, MINIMAL)
+    below = tmp_path / "a" / "b"
+    below.mkdir(parents=True)
+    monkeypatch.chdir(below)
+    assert default_path() == path
+    assert load().calendar.start == date(2024, 1, 3)
+    monkeypatch.setenv("SEGFLOW_CONFIG", "other.yaml")
+    assert default_path() == Path("other.yaml")
+    with pytest.raises(UserError, match=r"b/other\.yaml: no such file"):
+        load()
+    monkeypatch.delenv("SEGFLOW_CONFIG")
+    path.unlink()
+    with pytest.raises(UserError, match=r"no segflow\.yaml in .*/a/b or above it: create one"):
+        default_path()
+
+
+def test_relative_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    text = (
+        MINIMAL.replace(
+            "calendar:", "  items: {path: package:shop/items.csv}\n  users: {path: /data/users.csv}\ncalendar:"
+        )
+        + "storage: {root: 's3://bucket/tables'}\ntracking: {root: ../runs}\n"
+    )
+    settings(tmp_path, text)
+    monkeypatch.chdir(tmp_path)
+    config = load(Path("segflow.yaml"))
+    assert config.source.items is not None
+    assert config.source.users is not None
+    assert config.source.events.path == f"{tmp_path}/log.csv"
+    assert config.source.items.path == "package:shop/items.csv"
+    assert config.source.users.path == "/data/users.csv"
+    assert config.storage.root == "s3://bucket/tables"
+    assert Path(config.tracking.root).resolve() == tmp_path.parent / "runs"
+    assert config.compute.spill == f"{tmp_path}/data/spill"
+    assert config.report.folder == f"{tmp_path}/data/reports"
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in DATASETS.glob("*.yaml")))
+def test_presets_are_a_base_for_the_files_own_keys(tmp_path: Path, name: str):
+    plain = load(settings(tmp_path, f"preset: {name}\n"))
+    own = load(
+        settings(tmp_path, f"preset: {name}\ncalendar: {{end: 2017-03-01}}\ncleaning: {{require_positive: []}}\n")
+    )
+    assert own.calendar.start == plain.calendar.start
+    assert own.calendar.end == date(2017, 3, 1) != plain.calendar.end
+    assert own.cleaning.require_positive == []
+    assert own.cleaning.exclude_categories == plain.cleaning.exclude_categories != []
+    assert own.source == plain.source
+
+
+def test_settings_do_not_change_after_loading(tmp_path: Path):
+    config = load(settings(tmp_path, MINIMAL))
+    with pytest.raises(ValidationError, match="frozen"):
+        config.seed = 3  # type: ignore[misc]
+
+
+days = st.dates(date(1990, 1, 1), date(2100, 1, 1))
+
+
+@given(start=days, weekday=st.sampled_from(WEEKDAYS), ahead=st.integers(-1000, 3000))
+def test_weeks(start: date, weekday: str, ahead: int):
+    calendar = CalendarConfig(start=start, week_starts=weekday)
+    assert 0 <= (calendar.first_week - start).days < 7
+    assert WEEKDAYS[calendar.first_week.weekday()] == weekday
+    day = start + timedelta(days=ahead)
+    week = calendar.week(day)
+    assert 0 <= (day - week).days < 7
+    assert week.weekday() == calendar.first_week.weekday()
+    assert calendar.week(week) == week
+    assert calendar.week(week - timedelta(days=1)) == week - timedelta(weeks=1)
+
+
+def test_the_last_day():
+    closed = CalendarConfig(start=date(2024, 1, 1), end=date(2024, 2, 1))
+    assert closed.last_day == date(2024, 1, 31)
+    before = datetime.now(UTC).date()
+    assert before <= CalendarConfig(start=date(2024, 1, 1)).last_day <= datetime.now(UTC).date()

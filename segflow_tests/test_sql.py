@@ -1,0 +1,75 @@
+"""SQL literals and identifiers: what goes in comes out, whatever it holds."""
+
+from __future__ import annotations
+
+import re
+from datetime import date, datetime
+
+import duckdb
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segflow import sql
+
+# DuckDB text holds no NUL and no half of a surrogate pair.
+text = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
+DUCK = duckdb.connect()
+
+
+def through(literal: str) -> object:
+    found = DUCK.execute(f"SELECT {literal}").fetchone()
+    assert found is not None
+    return found[0]
+
+
+@given(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-(2**63), 2**63 - 1),
+        st.dates(),
+        st.datetimes(min_value=datetime(1000, 1, 1)),
+        text,
+        st.lists(text, max_size=4),
+    )
+)
+def test_a_literal_is_its_value(value):
+    assert through(sql.literal(value)) == value
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_a_number_is_its_value(value: float):
+    assert float(through(sql.literal(value))) == pytest.approx(value, rel=1e-15)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", ["x' OR '1'='1", "'; DROP TABLE t; --", "\\'", "{{start}}"])
+def test_text_stays_inside_its_quotes(value: str):
+    assert through(sql.literal(value)) == value
+    assert through(sql.literal([value, value])) == [value, value]
+
+
+@given(text.filter(lambda name: 0 < len(name.encode()) < 200))
+def test_an_identifier_is_one_name(name: str):
+    quoted = sql.identifier(name)
+    description = DUCK.execute(f"SELECT 1 AS {quoted}").description
+    assert [column[0] for column in description] == [name]
+
+
+def test_every_placeholder_needs_a_value():
+    with pytest.raises(KeyError, match="gap_us"):
+        sql.render("events/sessions.sql", first=date(2024, 1, 1), last=date(2024, 1, 2), use_source_ids=True)
+
+
+def test_statements_are_found_and_say_what_they_do():
+    statements = sorted(sql.folder().rglob("*.sql"))
+    assert len(statements) > 3
+    for path in statements:
+        assert path.read_text().startswith("-- "), path
+
+
+def test_rendering_leaves_no_placeholder():
+    rendered = sql.render(
+        "events/sessions.sql", first=date(2024, 1, 1), last=date(2024, 1, 2), use_source_ids=True, gap_us=1
+    )
+    assert not re.search(r"\{\{|\}\}", rendered)

@@ -1,7 +1,8 @@
 """The settings of `segflow.yaml`: every default, unit and bound in one place.
 
 A file may name a `preset` from `segflow/datasets/`; its keys are the base, the file's own keys win. Relative paths are
-relative to the file. Unknown keys are refused: a misspelled key that silently keeps the default is the worst kind of bug.
+relative to the file. Unknown keys are refused: a misspelled key that silently keeps the default is the worst kind of
+bug.
 """
 
 from __future__ import annotations
@@ -57,6 +58,9 @@ class EventSource(Section):
         for field in sorted(set(self.columns) - known):
             near = difflib.get_close_matches(field, sorted(known), n=1)
             raise ValueError(f"columns: unknown event field '{field}'{_did_you_mean(near)}; known: {sorted(known)}")
+        for field in ("ts", "value", "quantity"):
+            if isinstance(self.columns.get(field), list):
+                raise ValueError(f"columns: '{field}' takes one column; only text can be joined from several")
         if self.sql is None:
             for field in ("user_id", "ts"):
                 if field not in self.columns:
@@ -259,6 +263,8 @@ class RankerConfig(Section):
     delta_steps: int = Field(60, ge=1, description="training steps of each segment and each control group")
     delta_learning_rate: float = Field(0.005, gt=0, le=1, description="learning rate of a segment's delta")
     delta_weight_decay: float = Field(0.1, ge=0, description="weight decay of a segment's delta")
+    placebos: int = Field(3, ge=1, le=50, description="placebo segmentations: random groups of the segments' sizes")
+    recommendations: int = Field(20, ge=1, le=1000, description="items recommended to each user")
     gate_users: float = Field(200.0, ge=0, description="users at which a delta counts half; thin segments stay global")
 
 

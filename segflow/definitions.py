@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import dagster as dg
 
+from segflow.defs import jobs
+from segflow.defs.evaluation import assets as evaluation
 from segflow.defs.events import assets as events
+from segflow.defs.progress import progress
+from segflow.defs.rankers import assets as rankers
 from segflow.defs.representation import assets as representation
 from segflow.defs.resources import Segflow
 from segflow.defs.segments import assets as segments
 
 defs = dg.Definitions(
-    assets=dg.load_assets_from_modules([events, representation, segments]),
+    assets=dg.load_assets_from_modules([events, representation, segments, rankers, evaluation]),
+    jobs=jobs.ALL,
     resources={"segflow": Segflow()},
+    loggers={"console": dg.colored_console_logger, "progress": progress},
 )

@@ -72,7 +72,11 @@ _SOURCE = (
     Column("source_file", "VARCHAR", "file the row came from"),
     Column("source_row", "BIGINT", "row number in that file, counted from 0", minimum=0),
 )
-_SHARE = {"minimum": 0.0, "maximum": 1.0}
+
+
+def _share(name: str, description: str, nullable: bool = False) -> Column:
+    return Column(name, "DOUBLE", description, nullable, minimum=0.0, maximum=1.0)
+
 
 _RAW_FIELDS = (
     Column("event_id", "VARCHAR", "the source's id of the event, if it has one", nullable=True),
@@ -272,9 +276,9 @@ SEGMENTATION = Table(
         Column("silhouette", "DOUBLE", "mean silhouette (sampled)", minimum=-1.0, maximum=1.0),
         Column("calinski_harabasz", "DOUBLE", "Calinski–Harabasz index", minimum=0.0),
         Column("davies_bouldin", "DOUBLE", "Davies–Bouldin index", minimum=0.0),
-        Column("stability_mean", "DOUBLE", "mean bootstrap Jaccard over clusters", **_SHARE),
-        Column("stability_min", "DOUBLE", "bootstrap Jaccard of the least stable cluster", **_SHARE),
-        Column("smallest_share", "DOUBLE", "share of users in the smallest cluster", **_SHARE),
+        _share("stability_mean", "mean bootstrap Jaccard over clusters"),
+        _share("stability_min", "bootstrap Jaccard of the least stable cluster"),
+        _share("smallest_share", "share of users in the smallest cluster"),
         Column("null_silhouette", "DOUBLE", "silhouette on the same data with permuted columns", nullable=True),
         Column("eligible", "BOOLEAN", "stable enough and no cluster too small"),
         Column("chosen", "BOOLEAN", "the candidate that is used"),
@@ -297,7 +301,7 @@ SEGMENT_LEDGER = Table(
         Column("cluster", "INTEGER", "number in this week's clustering; none if vanished", nullable=True),
         Column("users", "BIGINT", "members this week", minimum=0),
         Column("previous_users", "BIGINT", "members in the snapshot before", minimum=0),
-        Column("overlap", "DOUBLE", "Jaccard overlap with the matched segment", nullable=True, **_SHARE),
+        _share("overlap", "Jaccard overlap with the matched segment", nullable=True),
         Column("parents", "VARCHAR[]", "segments of the snapshot before that it came from"),
         Column("migration", "VARCHAR", "users by their segment in the snapshot before, as JSON"),
     ),
@@ -312,7 +316,7 @@ USER_SEGMENTS = Table(
         _WEEK,
         _USER,
         Column("segment_id", "VARCHAR", "segment, or `unassigned`"),
-        Column("probability", "DOUBLE", "membership probability", **_SHARE),
+        _share("probability", "membership probability"),
         Column("distance", "DOUBLE", "distance to the segment's centre", nullable=True, minimum=0.0),
         Column("outlier", "BOOLEAN", "farther than 99 % of the users the clustering was fitted on"),
     ),
@@ -328,9 +332,9 @@ SEGMENT_PROFILES = Table(
         Column("segment_id", "VARCHAR", "segment"),
         Column("name", "VARCHAR", "name"),
         Column("users", "BIGINT", "members", minimum=1),
-        Column("share_of_users", "DOUBLE", "share of assigned users", **_SHARE),
+        _share("share_of_users", "share of assigned users"),
         Column("value", "DOUBLE", "value of the members' events in the history window"),
-        Column("share_of_value", "DOUBLE", "share of all assigned users' value", **_SHARE),
+        _share("share_of_value", "share of all assigned users' value"),
         Column("summary", "VARCHAR", "what sets the segment apart, in one line"),
         Column("details", "VARCHAR", "contrasts with intervals, terms, journeys, rules and exemplars as JSON"),
     ),
@@ -367,12 +371,27 @@ RANKING_RESULTS = Table(
         Column("task", "VARCHAR", "all items, or only items new to the user", values=("all", "new")),
         Column("segment_id", "VARCHAR", "the user's segment"),
         Column("relevant", "INTEGER", "items bought in the test week", minimum=1),
-        *(Column(f"ndcg_{k}", "DOUBLE", f"NDCG@{k}", **_SHARE) for k in _AT),
-        *(Column(f"recall_{k}", "DOUBLE", f"recall@{k}", **_SHARE) for k in _AT),
-        *(Column(f"hit_{k}", "DOUBLE", f"hit rate@{k}", **_SHARE) for k in _AT),
-        *(Column(f"mrr_{k}", "DOUBLE", f"reciprocal rank@{k}", **_SHARE) for k in _AT),
+        *(_share(f"ndcg_{k}", f"NDCG@{k}") for k in _AT),
+        *(_share(f"recall_{k}", f"recall@{k}") for k in _AT),
+        *(_share(f"hit_{k}", f"hit rate@{k}") for k in _AT),
+        *(_share(f"mrr_{k}", f"reciprocal rank@{k}") for k in _AT),
     ),
     key=("week", "user_id", "arm", "seed", "task"),
+    partitions=("week",),
+)
+
+LIST_QUALITY = Table(
+    "list_quality",
+    "Properties of each arm's top ten that need no ground truth.",
+    (
+        _WEEK,
+        Column("arm", "VARCHAR", "ranker"),
+        _share("coverage", "share of candidates recommended to anyone"),
+        Column("novelty", "DOUBLE", "mean surprise of a recommended item, in bits", minimum=0.0),
+        _share("diversity", "share of pairs in a list from different categories"),
+        Column("miscalibration", "DOUBLE", "distance of the list's categories from the user's history", minimum=0.0),
+    ),
+    key=("week", "arm"),
     partitions=("week",),
 )
 

@@ -29,7 +29,7 @@ def settings(folder: Path, text: str) -> Path:
     return path
 
 
-def test_a_minimal_file_gets_the_defaults(tmp_path: Path):
+def test_a_minimal_file_gets_the_defaults(tmp_path: Path) -> None:
     config = load(settings(tmp_path, MINIMAL))
     assert config.sessions.gap_minutes == 30
     assert config.source.items is None
@@ -60,6 +60,7 @@ def changed(old: str, new: str) -> str:
         (changed("  start: 2024-01-03", "  {}"), r"calendar\.start: missing; add it"),
         (changed("event_type: type, ", ""), r"source\.events: columns: map 'event_type', or set `event_type: "),
         (changed("user_id: user, ", ""), r"columns: 'user_id' is not mapped; add `user_id: <your column>`"),
+        (changed("ts: time", "ts: [day, hour]"), r"columns: 'ts' takes one column"),
         (changed("ts: time", "tss: time"), r"columns: unknown event field 'tss' \(did you mean 'ts'\?\)"),
         (
             MINIMAL + "  end: 2024-01-03\n",
@@ -79,7 +80,7 @@ def changed(old: str, new: str) -> str:
         ("", r"expected keys and values, found NoneType"),
     ],
 )
-def test_mistakes_are_named(tmp_path: Path, text: str, message: str):
+def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:
     path = settings(tmp_path, text)
     with pytest.raises(UserError, match=message) as raised:
         load(path)
@@ -87,18 +88,18 @@ def test_mistakes_are_named(tmp_path: Path, text: str, message: str):
     assert "\n" not in str(raised.value)
 
 
-def test_all_mistakes_come_at_once(tmp_path: Path):
+def test_all_mistakes_come_at_once(tmp_path: Path) -> None:
     with pytest.raises(UserError) as raised:
         load(settings(tmp_path, MINIMAL + "seed: -1\nsessions: {gap_minutes: x}\nzzz: 1\n"))
     assert [key in str(raised.value) for key in ("seed: ", "sessions.gap_minutes: ", "zzz: ")] == [True] * 3
 
 
-def test_a_missing_file_is_named(tmp_path: Path):
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere\.yaml: no such file; create it"):
         load(tmp_path / "nowhere.yaml")
 
 
-def test_the_file_is_found_above_or_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_file_is_found_above_or_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SEGFLOW_CONFIG", raising=False)
     path = settings(tmp_path, MINIMAL)
     below = tmp_path / "a" / "b"
@@ -116,7 +117,7 @@ def test_the_file_is_found_above_or_named(tmp_path: Path, monkeypatch: pytest.Mo
         default_path()
 
 
-def test_relative_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_relative_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (
         MINIMAL.replace(
             "calendar:", "  items: {path: package:shop/items.csv}\n  users: {path: /data/users.csv}\ncalendar:"
@@ -138,7 +139,7 @@ def test_relative_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("name", sorted(file.stem for file in DATASETS.glob("*.yaml")))
-def test_presets_are_a_base_for_the_files_own_keys(tmp_path: Path, name: str):
+def test_presets_are_a_base_for_the_files_own_keys(tmp_path: Path, name: str) -> None:
     plain = load(settings(tmp_path, f"preset: {name}\n"))
     own = load(
         settings(tmp_path, f"preset: {name}\ncalendar: {{end: 2017-03-01}}\ncleaning: {{require_positive: []}}\n")
@@ -150,7 +151,7 @@ def test_presets_are_a_base_for_the_files_own_keys(tmp_path: Path, name: str):
     assert own.source == plain.source
 
 
-def test_settings_do_not_change_after_loading(tmp_path: Path):
+def test_settings_do_not_change_after_loading(tmp_path: Path) -> None:
     config = load(settings(tmp_path, MINIMAL))
     with pytest.raises(ValidationError, match="frozen"):
         config.seed = 3  # type: ignore[misc]
@@ -160,7 +161,7 @@ days = st.dates(date(1990, 1, 1), date(2100, 1, 1))
 
 
 @given(start=days, weekday=st.sampled_from(WEEKDAYS), ahead=st.integers(-1000, 3000))
-def test_weeks(start: date, weekday: str, ahead: int):
+def test_weeks(start: date, weekday: str, ahead: int) -> None:
     calendar = CalendarConfig(start=start, week_starts=weekday)
     assert 0 <= (calendar.first_week - start).days < 7
     assert WEEKDAYS[calendar.first_week.weekday()] == weekday
@@ -172,7 +173,7 @@ def test_weeks(start: date, weekday: str, ahead: int):
     assert calendar.week(week - timedelta(days=1)) == week - timedelta(weeks=1)
 
 
-def test_the_last_day():
+def test_the_last_day() -> None:
     closed = CalendarConfig(start=date(2024, 1, 1), end=date(2024, 2, 1))
     assert closed.last_day == date(2024, 1, 31)
     before = datetime.now(UTC).date()

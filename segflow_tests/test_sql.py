@@ -34,41 +34,41 @@ def through(literal: str) -> object:
         st.lists(text, max_size=4),
     )
 )
-def test_a_literal_is_its_value(value):
+def test_a_literal_is_its_value(value: sql.Value) -> None:
     assert through(sql.literal(value)) == value
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
-def test_a_number_is_its_value(value: float):
+def test_a_number_is_its_value(value: float) -> None:
     assert float(through(sql.literal(value))) == pytest.approx(value, rel=1e-15)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("value", ["x' OR '1'='1", "'; DROP TABLE t; --", "\\'", "{{start}}"])
-def test_text_stays_inside_its_quotes(value: str):
+def test_text_stays_inside_its_quotes(value: str) -> None:
     assert through(sql.literal(value)) == value
     assert through(sql.literal([value, value])) == [value, value]
 
 
 @given(text.filter(lambda name: 0 < len(name.encode()) < 200))
-def test_an_identifier_is_one_name(name: str):
+def test_an_identifier_is_one_name(name: str) -> None:
     quoted = sql.identifier(name)
     description = DUCK.execute(f"SELECT 1 AS {quoted}").description
     assert [column[0] for column in description] == [name]
 
 
-def test_every_placeholder_needs_a_value():
+def test_every_placeholder_needs_a_value() -> None:
     with pytest.raises(KeyError, match="gap_us"):
         sql.render("events/sessions.sql", first=date(2024, 1, 1), last=date(2024, 1, 2), use_source_ids=True)
 
 
-def test_statements_are_found_and_say_what_they_do():
+def test_statements_are_found_and_say_what_they_do() -> None:
     statements = sorted(sql.folder().rglob("*.sql"))
     assert len(statements) > 3
     for path in statements:
         assert path.read_text().startswith("-- "), path
 
 
-def test_rendering_leaves_no_placeholder():
+def test_rendering_leaves_no_placeholder() -> None:
     rendered = sql.render(
         "events/sessions.sql", first=date(2024, 1, 1), last=date(2024, 1, 2), use_source_ids=True, gap_us=1
     )

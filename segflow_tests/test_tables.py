@@ -14,7 +14,7 @@ every_table = pytest.mark.parametrize("table", tables.ALL.values(), ids=str)
 
 
 @pytest.mark.parametrize("name", tables.ALL)
-def test_declarations_are_consistent(name: str):
+def test_declarations_are_consistent(name: str) -> None:
     table = tables.ALL[name]
     names = table.column_names
     assert table.name == name
@@ -30,7 +30,9 @@ def test_declarations_are_consistent(name: str):
 
 
 @pytest.mark.parametrize("name", tables.ALL)
-def test_every_table_can_be_written_and_read_empty(connection: duckdb.DuckDBPyConnection, storage: Storage, name: str):
+def test_every_table_can_be_written_and_read_empty(
+    connection: duckdb.DuckDBPyConnection, storage: Storage, name: str
+) -> None:
     table = tables.ALL[name]
     columns = ", ".join(f"NULL::{column.type} AS {identifier(column.name)}" for column in table.columns)
     written = storage.write(connection, table, f"SELECT {columns} LIMIT 0", [])
@@ -42,7 +44,7 @@ def test_every_table_can_be_written_and_read_empty(connection: duckdb.DuckDBPyCo
     assert [field.nullable for field in opened.schema().fields] == [column.nullable for column in table.columns]
 
 
-def test_the_statement_gives_each_declared_reason_and_no_other():
+def test_the_statement_gives_each_declared_reason_and_no_other() -> None:
     statement = load("events/classified.sql")
     assert all(f"THEN '{reason}'" in statement for reason in tables.REASONS)
     assert statement.count("THEN '") == len(tables.REASONS)

@@ -60,9 +60,13 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
         with self.run_connection(of_assets[0].run_id) as connection:
             connection.execute(SqlEventLogStorageTable.insert(), rows)
         with self.index_transaction() as connection:
-            insert = SqlEventLogStorageTable.insert().returning(SqlEventLogStorageTable.c.id, sort_by_parameter_order=True)
+            insert = SqlEventLogStorageTable.insert().returning(
+                SqlEventLogStorageTable.c.id, sort_by_parameter_order=True
+            )
             ids = [row[0] for row in connection.execute(insert, rows)]
             self._store_asset_event_tags(connection, of_assets, ids)
-            last = {event.get_dagster_event().asset_key: (event, row) for event, row in zip(of_assets, ids, strict=True)}
+            last = {
+                event.get_dagster_event().asset_key: (event, row) for event, row in zip(of_assets, ids, strict=True)
+            }
             for event, event_id in last.values():
                 self._store_asset_event(connection, event, event_id)

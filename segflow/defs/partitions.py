@@ -56,21 +56,25 @@ _HISTORY = CALENDAR.history_weeks
 
 SNAPSHOT = Window("snapshot", None)
 SAME_DAY = Window("same day", dg.TimeWindowPartitionMapping(), lambda first, last: (first, last + DAY))
-NEIGHBOUR_DAYS = Window("the day before to the day after", _weeks(-1, 1), lambda first, last: (first - DAY, last + 2 * DAY))
+NEIGHBOUR_DAYS = Window(
+    "the day before to the day after", _weeks(-1, 1), lambda first, last: (first - DAY, last + 2 * DAY)
+)
 HISTORY = Window("history before the week", _weeks(-_HISTORY, -1), lambda first, last: (first - _HISTORY * WEEK, first))
 HISTORY_AND_WEEK = Window(
     "history and the week", _weeks(-_HISTORY, 0), lambda first, last: (first - _HISTORY * WEEK, first + WEEK)
 )
 HISTORY_AND_TEST = Window(
-    "history, the week and the test week", _weeks(-_HISTORY, 1), lambda first, last: (first - _HISTORY * WEEK, first + 2 * WEEK)
+    "history, the week and the test week",
+    _weeks(-_HISTORY, 1),
+    lambda first, last: (first - _HISTORY * WEEK, first + 2 * WEEK),
 )
 SAME_WEEK = Window("same week", dg.TimeWindowPartitionMapping(), lambda first, last: (first, last + DAY))
 EARLIER_WEEKS = Window("earlier weeks", _weeks(-_HISTORY, -1), lambda first, last: (first - _HISTORY * WEEK, first))
 THIS_AND_EARLIER_WEEKS = Window(
     "the week and earlier ones", _weeks(-_HISTORY, 0), lambda first, last: (first - _HISTORY * WEEK, first + DAY)
 )
-WEEK_OF_SEGMENT = Window(
-    "the week of the segment",
+SEGMENTS_OF_WEEK = Window(
+    "all segments of the week",
     dg.MultiToSingleDimensionPartitionMapping(partition_dimension_name="week"),
     lambda first, last: (first, last + DAY),
 )
@@ -80,7 +84,9 @@ def for_week_segment(window: Window) -> Window:
     """`window` of a weekly asset, read by an asset that is partitioned by week and segment."""
     if window.mapping is None:
         return window
-    mapping = dg.MultiPartitionMapping(
-        {"week": dg.DimensionPartitionMapping("week", window.mapping)}
-    )
+    if window is SAME_WEEK:
+        mapping: dg.PartitionMapping = dg.MultiToSingleDimensionPartitionMapping(partition_dimension_name="week")
+    else:
+        # Dagster 1.13 cannot shift one dimension of two: the lineage shows all partitions, the rows read are the window's.
+        mapping = dg.AllPartitionMapping()
     return Window(window.name, mapping, window.days)

@@ -67,7 +67,9 @@ class Provenance:
                 chosen = sorted(made.items())
             else:
                 first, last = window.days(day, day)
-                chosen = [(name, made[name]) for name in self._sorted(table.name) if first <= partition_day(name) < last]
+                chosen = [
+                    (name, made[name]) for name in self._sorted(table.name) if first <= partition_day(name) < last
+                ]
             digest.update(f"{table.name}:{[(name, one.content) for name, one in chosen]}".encode())
         return digest.hexdigest()[:16]
 

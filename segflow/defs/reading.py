@@ -16,6 +16,9 @@ from segflow.defs.step import Step
 from segflow.sql import load
 
 if TYPE_CHECKING:
+    from segflow.rankers.global_ranker import Delta, GlobalRanker
+    from segflow.rankers.snapshot import RankingWeek
+    from segflow.representation.behavior import BehaviorModel
     from segflow.representation.sequences import EventSequences
 
 
@@ -56,3 +59,44 @@ def events_with_category(step: Step) -> pa.Table:
     step.view(tables.EVENTS)
     step.view(tables.ITEMS)
     return step.query(load("representation/events_with_category.sql"))
+
+
+def behavior_model_of(step: Step) -> BehaviorModel:
+    """The behaviour model of the step's week."""
+    from segflow.representation.behavior import BehaviorModel
+
+    return BehaviorModel.from_bytes(step.read(tables.BEHAVIOR_MODEL, ["model"])["model"][0].as_py())
+
+
+def segments_of(step: Step) -> dict[str, str]:
+    """User -> segment in the step's week; users without a segment are left out."""
+    from segflow.segments.snapshots import UNASSIGNED
+
+    rows = step.read(tables.USER_SEGMENTS, ["user_id", "segment_id"])
+    rows = rows.filter(pc.not_equal(rows["segment_id"], UNASSIGNED))
+    return dict(zip(rows["user_id"].to_pylist(), rows["segment_id"].to_pylist(), strict=True))
+
+
+def ranking_week(step: Step) -> RankingWeek:
+    """The declared window of events as the rankers of the step's week see it."""
+    from segflow.rankers.snapshot import RankingWeek
+
+    ids, _ = item_vectors(step)
+    backbone = behavior_model_of(step)
+    sequences = event_sequences(step, ids, backbone.event_types)
+    return RankingWeek.of(sequences, backbone, microseconds(step.week), step.config.rankers)
+
+
+def global_ranker_of(step: Step) -> GlobalRanker:
+    """The global ranker of the step's week."""
+    from segflow.rankers.global_ranker import GlobalRanker
+
+    return GlobalRanker.from_bytes(step.read(tables.GLOBAL_RANKER, ["model"])["model"][0].as_py())
+
+
+def segment_deltas(step: Step) -> dict[str, Delta]:
+    """Segment -> what its ranker adds to the global one, for the step's week."""
+    from segflow.rankers.segment_rankers import delta_from_bytes
+
+    rows = step.read(tables.SEGMENT_RANKERS, ["segment_id", "model"]).to_pylist()
+    return {row["segment_id"]: delta_from_bytes(row["model"]) for row in rows}

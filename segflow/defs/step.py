@@ -108,7 +108,9 @@ class Step:
         """The first day of the run's snapshot week."""
         weeks = {partition_day(key) for key in self.keys}
         if len(weeks) > 1:
-            raise UserError(f"{self._plan.name}: one run takes one week, not {len(weeks)}; backfill weeks as separate runs")
+            raise UserError(
+                f"{self._plan.name}: one run takes one week, not {len(weeks)}; backfill weeks as separate runs"
+            )
         return weeks.pop()
 
     @property
@@ -135,7 +137,9 @@ class Step:
         rows = self.storage.read(self.connection, table, columns=columns, where=bounds)
         if rows.num_rows == 0 and table.partitions:
             wanted = ", ".join(f"{key} {_spell(value)}" for key, value in bounds.items())
-            raise UserError(f"{self._plan.name}: {table.name} has no rows for {wanted}; materialize those partitions first")
+            raise UserError(
+                f"{self._plan.name}: {table.name} has no rows for {wanted}; materialize those partitions first"
+            )
         return rows
 
     def query(self, statement: str) -> pa.Table:
@@ -253,7 +257,9 @@ def table_schema(table: Table) -> dg.TableSchema:
                 column.name,
                 column.type,
                 column.description,
-                constraints=dg.TableColumnConstraints(nullable=column.nullable, unique=list(table.key) == [column.name]),
+                constraints=dg.TableColumnConstraints(
+                    nullable=column.nullable, unique=list(table.key) == [column.name]
+                ),
             )
             for column in table.columns
         ]

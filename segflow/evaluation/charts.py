@@ -16,7 +16,8 @@ _WIDTH = 900
 _LABEL_WIDTH = 262
 _VALUE_WIDTH = 215
 _ROW_HEIGHT = 30
-_TOP = 34
+_CAPTION_SPACE = 34
+_NARROW_SPACE = 8
 _BOTTOM = 34
 
 
@@ -51,7 +52,8 @@ def interval_plot(rows: Sequence[Interval], lines: Sequence[Line], description: 
     def x(value: float) -> float:
         return round(left + (value - ticks[0]) / span * (right - left), 1)
 
-    bottom = _TOP + _ROW_HEIGHT * len(rows)
+    top = _CAPTION_SPACE if lines else _NARROW_SPACE
+    bottom = top + _ROW_HEIGHT * len(rows)
     height = bottom + _BOTTOM
     digits = max(0, -math.floor(math.log10(ticks[1] - ticks[0]) + 1e-9))
     parts = [
@@ -59,7 +61,7 @@ def interval_plot(rows: Sequence[Interval], lines: Sequence[Line], description: 
     ]
     for tick in ticks:
         parts.append(
-            Markup('<line class="grid" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>').format(x(tick), _TOP, bottom)
+            Markup('<line class="grid" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>').format(x(tick), top, bottom)
             + Markup('<text class="tick" x="{}" y="{}" text-anchor="middle">{}</text>').format(
                 x(tick), bottom + 20, f"{tick + 0.0:.{digits}f}".replace("-", "−")
             )
@@ -67,18 +69,18 @@ def interval_plot(rows: Sequence[Interval], lines: Sequence[Line], description: 
     for line in lines:
         parts.append(
             Markup('<line class="reference {3}" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>').format(
-                x(line.value), _TOP - 8, bottom, line.kind
+                x(line.value), top - 8, bottom, line.kind
             )
             + Markup('<text class="caption {}" x="{}" y="{}" text-anchor="{}">{}</text>').format(
                 line.kind,
                 x(line.value),
-                _TOP - 14,
+                top - 14,
                 "start" if line.kind == "needed" else "end",
                 line.caption,
             )
         )
     for position, row in enumerate(rows):
-        parts.append(_interval_row(row, x(row.low), x(row.mean), x(row.high), _TOP + _ROW_HEIGHT * (position + 0.5)))
+        parts.append(_interval_row(row, x(row.low), x(row.mean), x(row.high), top + _ROW_HEIGHT * (position + 0.5)))
     return Markup("").join([*parts, Markup("</svg>")])
 
 
@@ -113,7 +115,9 @@ def sparkline(values: Sequence[float], description: str) -> Markup:
 
 def axis_ticks(low: float, high: float) -> list[float]:
     """Four to nine round values (1, 2 or 5 times a power of ten apart) that enclose low and high."""
-    span = high - low or max(abs(high), 1.0) * 0.1
+    size = max(abs(low), abs(high), 1e-9)
+    # A range too small to be told apart in the labels gets a readable axis around it.
+    span = high - low if high - low > 1e-6 * size else 0.1 * size
     rough = span / 5
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)

@@ -78,8 +78,9 @@ def ranking_metrics(
     for k in cutoffs:
         top = hits[:, :k]
         ideal = ideal_gain[np.minimum(denominator, top.shape[1])]
-        values[f"ndcg_{k}"] = np.asarray(top @ discounts[: top.shape[1]] / ideal)
-        values[f"recall_{k}"] = top.sum(axis=1) / denominator
-        values[f"hit_{k}"] = top.any(axis=1).astype(np.float64)
-        values[f"mrr_{k}"] = top.any(axis=1) / (1.0 + top.argmax(axis=1))
+        values[f"ndcg_{k}"] = top @ discounts[: top.shape[1]] / ideal
+        found = top.sum(axis=1)
+        values[f"recall_{k}"] = found / denominator
+        values[f"hit_{k}"] = (found > 0).astype(np.float64)
+        values[f"mrr_{k}"] = np.where(found > 0, 1.0 / (1.0 + top.argmax(axis=1)), 0.0)
     return {name: np.where(undefined, np.nan, value) for name, value in values.items()}

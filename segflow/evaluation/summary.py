@@ -16,12 +16,12 @@ import pandas as pd
 
 from segflow.config import EvaluationConfig
 from segflow.errors import UserError
+from segflow.evaluation.metrics import METRICS
 from segflow.evaluation.statistics import Estimate, estimate
 from segflow.evaluation.verdict import Role, Verdict, best_control, decide, segments_arm
 
 PRIMARY_METRIC = "ndcg_10"
 PRIMARY_TASK = "all"
-KEYS = ("user_id", "arm", "seed", "task", "segment_id")
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,8 @@ def summarize(
     """Average over seeds per user, estimate, compare and decide.
 
     results: columns `user_id`, `arm`, `seed`, `task` ('all', 'new', ...), `segment_id` (the user's *real* segment in
-    every row, null for users without one) and metric columns, among them `ndcg_10`; NaN marks users without a
-    relevant item in the task, who are left out. roles: role of each arm.
+    every row, null for users without one) and metrics named as in metrics.py, among them `ndcg_10`; other columns are
+    ignored. NaN marks users without a relevant item in the task, who are left out. roles: role of each arm.
     The verdict rests on task 'all'; the other tasks are reported the same way without one.
     Raises UserError when no user can be tested, ValueError when arms do not hold the same users.
     """
@@ -152,7 +152,7 @@ def summarize(
 
 def _task(results: pd.DataFrame, name: str, arms: list[str]) -> _Task:
     """Average over seeds per user and put every arm's users in the same order."""
-    metrics = [column for column in results.columns if column not in KEYS]
+    metrics = [column for column in results.columns if column.rpartition("_")[0] in METRICS]
     rows = results.groupby(["arm", "user_id"], sort=True)[metrics]
     repeats = rows.size().groupby(level="arm").nunique()
     if (repeats > 1).any():

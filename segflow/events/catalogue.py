@@ -6,7 +6,7 @@ import duckdb
 
 from segflow.config import EventSource, ItemSource, SourceConfig, UserSource
 from segflow.errors import UserError
-from segflow.events.mapping import EVENTS_VIEW, ITEMS_VIEW, check_columns
+from segflow.events.mapping import ITEMS_VIEW, check_columns
 from segflow.events.source import columns as columns_of
 from segflow.events.source import register
 from segflow.sql import identifier, load
@@ -15,7 +15,7 @@ USERS_VIEW = "source_users"
 
 
 def items_query(connection: duckdb.DuckDBPyConnection, source: SourceConfig) -> str:
-    """The query of the `items` table. Without a catalogue, the items are those the events name, with their id as title."""
+    """The query of the `items` table. Without a catalogue, items are what the events name, with their id as title."""
     items = source.items or _items_of_events(source.events)
     path = items.path or source.events.path
     register(connection, ITEMS_VIEW, path, items.format if items.path else source.events.format)

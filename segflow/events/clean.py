@@ -73,8 +73,8 @@ class RowAccount:
     def sentence(self) -> str:
         holds = "holds" if self.balanced else f"is broken on {self.unbalanced_days}"
         return (
-            f"{self.raw} raw rows = {self.events} events + {self.quarantined} quarantined + {self.duplicates} duplicates; "
-            f"the sum {holds} of {self.days} days"
+            f"{self.raw} raw rows = {self.events} events + {self.quarantined} quarantined + "
+            f"{self.duplicates} duplicates; the sum {holds} of {self.days} days"
         )
 
 

@@ -57,7 +57,7 @@ def check_columns(setting: str, mapping: Mapping[str, str | list[str]], present:
 
 
 def with_day(query: str, calendar: CalendarConfig) -> str:
-    """`query` with the partition day. Rows without a date inside the calendar go to its first day, so that none is lost."""
+    """`query` with the partition day. Rows without a date inside the calendar go to its first day: none is lost."""
     end = literal(calendar.end) if calendar.end else "DATE '9999-12-31'"
     day = f"DATE '1970-01-01' + CAST(floor(epoch_us(ts) / {_DAY_US}) AS INTEGER)"
     start = literal(calendar.start)
@@ -107,7 +107,7 @@ def _text(mapped: str | list[str] | None, types: Mapping[str, str]) -> str:
 
 
 def _moment(column: str, kind: str, zone: str) -> str:
-    """A TIMESTAMPTZ from what the source has: a zoned or zone-less time, text, or seconds, milli- or microseconds since 1970."""
+    """A TIMESTAMPTZ from a zoned or zone-less time, text, or seconds, milli- or microseconds since 1970."""
     name, kind = identifier(column), kind.upper()
     if kind == "TIMESTAMP WITH TIME ZONE":
         return name

@@ -56,10 +56,10 @@ def resolve(path: str) -> list[str]:
 def register(connection: duckdb.DuckDBPyConnection, view: str, path: str, format: str = "auto") -> list[str]:
     """Create `view` over the files of `path`, with `source_file` and `source_row` beside their own columns.
 
-    Files that differ in columns are joined by column name. `source_file` is relative to the files' common folder, so a copied
-    log keeps its identity. Returns the files.
+    Files that differ in columns are joined by column name. `source_file` is relative to the files' common folder, so a
+    copied log keeps its identity. Returns the files.
 
-    Raises UserError when there is no file, when the files are of several formats or unreadable, and when they hold no row.
+    Raises UserError when there is no file, when the files are of several formats or unreadable, or hold no row.
     """
     files = resolve(path)
     if format == "auto" and len(kinds := sorted({_format_of(file) or "unknown" for file in files})) > 1:
@@ -117,8 +117,8 @@ def _select(connection: duckdb.DuckDBPyConnection, kind: str, files: list[str], 
 
 
 def _csv(file: str) -> str:
-    # Short rows end in missing values. Without `skip` the reader takes a later line for the header when the first rows are
-    # odd; reading in one thread is what lets it pad rows and keep line breaks inside quotes.
+    # Short rows end in missing values. Without `skip` the reader takes a later line for the header when the first rows
+    # are odd; reading in one thread is what lets it pad rows and keep line breaks inside quotes.
     return (
         f"read_csv({literal(file)}, all_varchar = true, header = true, skip = 0, null_padding = true, parallel = false)"
     )
@@ -126,10 +126,10 @@ def _csv(file: str) -> str:
 
 def _json(connection: duckdb.DuckDBPyConnection, file: str) -> str:
     # Only the names are inferred: guessed types fail on the first value, in row 30,000, that does not fit them.
-    names = connection.execute(
-        f"SELECT column_name FROM (DESCRIBE SELECT * FROM read_json({literal(file)}, sample_size = -1, maximum_depth = 1))"
+    described = connection.execute(
+        f"DESCRIBE SELECT * FROM read_json({literal(file)}, sample_size = -1, maximum_depth = 1)"
     ).fetchall()
-    typed = ", ".join(f"{identifier(name)}: 'VARCHAR'" for (name,) in names)
+    typed = ", ".join(f"{identifier(column[0])}: 'VARCHAR'" for column in described)
     return f"read_json({literal(file)}, columns = {{{typed}}})"
 
 

@@ -1,7 +1,7 @@
 """What a user's own history says about each candidate item at a cut in time.
 
-Lives here: the candidates, the history of (user, item, day), and the features of every pair a user already had. Does not
-live here: anything learned from data.
+Lives here: the candidates, the history of (user, item, day), and the features of every pair a user already had.
+Does not live here: anything learned from data.
 
 A day counts once: ten lines of one item on one day say no more about next week than one line does. On grocery data this
 alone lifts personal frequency by about 0.03 NDCG@10.
@@ -156,7 +156,7 @@ class ItemHistory:
         )
 
     def had(self, start_us: int, end_us: int) -> Pairs:
-        """The distinct candidates each user had on the days in [start, end): what a ranking for these days should find."""
+        """The distinct candidates each user had on the days in [start, end): what a ranking should find."""
         low, high = (cut // MICROSECONDS_PER_DAY - self._first_day for cut in (start_us, end_us))
         pair = np.unique(self._pair[(self._day >= low) & (self._day < high)])
         user, item = pair // len(self.candidates), pair % len(self.candidates)

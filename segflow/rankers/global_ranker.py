@@ -1,10 +1,10 @@
 """The global ranker: trained on everyone, and the base that segment rankers add to.
 
 An item is scored in one of two ways (repeat or explore, after RepeatNet, Ren et al. 2019). An item the user never had:
-popularity, co-occurrence, and the user's state pointing at the item's vector. An item the user already had: a small network
-over the user's own frequency, rhythm and recency with it, mixed with those same three. Both are trained together on the
-weeks before the snapshot; the weights are averaged over the steps (Polyak & Juditsky 1992), and the snapshot's own week
-decides when to stop.
+popularity, co-occurrence, and the user's state pointing at the item's vector. An item the user already had: a small
+network over the user's own frequency, rhythm and recency with it, mixed with those same three. Both are trained
+together on the weeks before the snapshot; the weights are averaged over the steps (Polyak & Juditsky 1992), and the
+snapshot's own week decides when to stop.
 
 Lives here: the network, its loss, its training and its bytes. Does not live here: what differs between segments.
 """
@@ -18,10 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from segflow.config import RankerConfig
@@ -47,13 +47,14 @@ class Delta:
 class RankerNetwork(nn.Module):
     """Scores of all candidates for a batch of examples."""
 
+    item_vectors: Tensor
+    center: Tensor
+    scale: Tensor
+
     def __init__(self, item_vectors: Tensor, states: int, hidden: int) -> None:
         super().__init__()
         candidates, width = item_vectors.shape
         inputs = len(PAIR_FEATURES) + len(CONTEXT_FEATURES)
-        self.item_vectors: Tensor
-        self.center: Tensor
-        self.scale: Tensor
         self.register_buffer("item_vectors", item_vectors)
         self.register_buffer("center", torch.zeros(inputs))
         self.register_buffer("scale", torch.ones(inputs))
@@ -67,7 +68,9 @@ class RankerNetwork(nn.Module):
 
     def forward(self, batch: Batch, delta: Delta | None = None) -> Tensor:
         """(B, C) scores; with ``delta`` those of the group it belongs to."""
-        query, explore, mix, repeat = batch.states @ self.query, self.explore, self.mix, self.repeat_out.weight[0]
+        query, repeat = batch.states @ self.query, self.repeat_out.weight[0]
+        explore: Tensor = self.explore
+        mix: Tensor = self.mix
         if delta is not None:
             query = query + delta.gate * (batch.states @ delta.down @ delta.up)
             explore, mix = explore + delta.gate * delta.explore, mix + delta.gate * delta.mix
@@ -108,7 +111,7 @@ def ranking_loss(scores: Tensor, batch: Batch, new_weight: float) -> Tensor:
 def _against(wanted: Tensor, unwanted: Tensor, row: Tensor) -> Tensor:
     """Mean over users, and within a user over the wanted, of softplus(log sum exp(unwanted) - wanted)."""
     counts = torch.bincount(row, minlength=len(unwanted))
-    losses = F.softplus(torch.logsumexp(unwanted, dim=1)[row] - wanted) / counts[row]
+    losses = functional.softplus(torch.logsumexp(unwanted, dim=1)[row] - wanted) / counts[row]
     return losses.sum() / (counts > 0).sum().clamp(min=1)
 
 
@@ -169,7 +172,7 @@ def fit_global_ranker(
             {"params": small, "lr": config.learning_rate, "weight_decay": 0.0},
         ]
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, config.steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_at(step, config.steps))
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(_AVERAGING))
     averaged, best, lowest = average.module, {}, np.inf
     for step, rows in enumerate(shuffled(np.arange(len(training)), config, seed, config.steps), 1):
@@ -189,8 +192,8 @@ def fit_global_ranker(
     return GlobalRanker(network.eval(), candidate_ids)
 
 
-def _rate(step: int, steps: int) -> float:
-    """Learning rate over the steps: a short warm-up, then a linear decay to a twentieth."""
+def learning_rate_at(step: int, steps: int) -> float:
+    """Share of the peak learning rate: a short warm-up, then a linear decay to a twentieth."""
     return min(1.0, (step + 1) / 20) * (1 - 0.95 * min(1.0, step / steps))
 
 

@@ -1,14 +1,19 @@
 """Top-N recommendations from scores: exact, block by block, ties always resolved the same way.
 
-Lives here: choosing the best items. Does not live here: scoring.
+Lives here: choosing the best items, and the rows of the recommendations table. Does not live here: scoring.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+
+from segflow.rankers.global_ranker import Delta, GlobalRanker
+from segflow.rankers.segment_rankers import score_with_deltas
+from segflow.rankers.snapshot import RankingWeek
 
 
 def top_items(
@@ -49,3 +54,35 @@ def recommend(
     if not parts:
         return np.zeros((0, count), np.int64), np.zeros((0, count), np.float32)
     return np.concatenate([position for position, _ in parts]), np.concatenate([value for _, value in parts])
+
+
+def recommendation_rows(
+    week: RankingWeek,
+    ranker: GlobalRanker,
+    deltas: Mapping[str, Delta],
+    segment_of: Mapping[str, str],
+    count: int,
+) -> pa.Table:
+    """user_id, rank, item_id, score, arm and segment_id of everybody's top items for the week after the snapshot week."""
+    examples = week.after(only_with_targets=False)
+    names = sorted(deltas)
+    users = [str(user) for user in week.sequences.user_ids[examples.users]]
+    known = {user: names.index(segment) for user, segment in segment_of.items() if segment in deltas}
+    assignment, codes = week.assignment(known), dict(enumerate(deltas[name] for name in names))
+
+    def score(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        return score_with_deltas(ranker, codes, assignment, examples, rows)
+
+    places, scores = recommend(score, np.arange(len(examples)), count)
+    repeat = places.shape[1]
+    candidates = np.asarray(week.candidate_ids)
+    return pa.table(
+        {
+            "user_id": np.repeat(users, repeat),
+            "rank": np.tile(np.arange(1, repeat + 1, dtype=np.int32), len(users)),
+            "item_id": candidates[places.ravel()],
+            "score": scores.ravel().astype(np.float64),
+            "arm": np.repeat(["segment" if user in known else "global" for user in users], repeat),
+            "segment_id": np.repeat([segment_of.get(user, "unassigned") for user in users], repeat),
+        }
+    )

@@ -1,7 +1,7 @@
 """Simple scorers: hard to beat, cheap, and the baselines of every comparison.
 
-Lives here: recent popularity, personal frequency with decay, and item co-occurrence (EASE). Does not live here: anything
-trained by gradient steps.
+Lives here: recent popularity, personal frequency with decay, and item co-occurrence (EASE). Does not live here:
+anything trained by gradient steps.
 """
 
 from __future__ import annotations

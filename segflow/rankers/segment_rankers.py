@@ -1,10 +1,10 @@
 """Segment rankers: what one group of users adds to the frozen global ranker.
 
-A delta is a low-rank change of the state query (LoRA, Hu et al. 2022) and own mixing weights, trained on the cached states
-of the group's users alone. It is gated by n / (n + gate_users), the shrinkage of a group mean, so that a thin group stays
-with the global ranker. A group's delta depends on nothing but its own users: one trained alone equals the same one
-trained with all others. The control arms (one group of everybody, random groups) come from the same function and get
-the same number of steps.
+A delta is a low-rank change of the state query (LoRA, Hu et al. 2022) and own mixing weights, trained on the cached
+states of the group's users alone. It is gated by n / (n + gate_users), the shrinkage of a group mean, so that a thin
+group stays with the global ranker. A group's delta depends on nothing but its own users: one trained alone equals the
+same one trained with all others. The control arms (one group of everybody, random groups) come from the same function
+and get the same number of steps.
 
 Lives here: training deltas, scoring with them and their bytes. Does not live here: who belongs to which segment.
 """
@@ -21,7 +21,7 @@ from safetensors.torch import save as save_tensors
 
 from segflow.config import RankerConfig
 from segflow.rankers.examples import Examples
-from segflow.rankers.global_ranker import Delta, GlobalRanker, ranking_loss, shuffled
+from segflow.rankers.global_ranker import Delta, GlobalRanker, learning_rate_at, ranking_loss, shuffled
 
 
 def train_deltas(
@@ -60,12 +60,14 @@ def _train(
     for weight in frozen:
         weight.requires_grad_(False)
     optimizer = torch.optim.AdamW(weights, lr=config.delta_learning_rate, weight_decay=config.delta_weight_decay)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_at(step, config.delta_steps))
     for batch_rows in shuffled(rows, config, seed, config.delta_steps):
         batch = training.batch(batch_rows)
         loss = ranking_loss(network(batch, delta), batch, config.new_item_weight)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        schedule.step()
     for weight in frozen:
         weight.requires_grad_(True)
     for weight in weights:

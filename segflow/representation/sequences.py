@@ -1,6 +1,6 @@
 """Event histories as flat arrays: one user after the other, each user's events in time order.
 
-Lives here: the array layout that the behaviour model and the rankers read, and the cuts in time that keep the future out.
+Lives here: the array layout that the behaviour model and the rankers read, and the cuts that keep the future out.
 Does not live here: anything learned, and anything that reads or writes tables.
 """
 

@@ -31,6 +31,7 @@ class Encoder:
     def __init__(self, tokenizer: object, model: torch.nn.Module, pooling: str, config: TextConfig):
         self._tokenizer = tokenizer
         self._model = model.eval()
+        self._width = int(model.config.hidden_size)  # type: ignore[union-attr, arg-type]
         self._pooling = pooling
         self._config = config
 
@@ -43,7 +44,9 @@ class Encoder:
     def load(cls, config: TextConfig) -> Encoder:
         """The encoder that the settings name. Raises UserError when it cannot be found."""
         from transformers import AutoModel, AutoTokenizer
+        from transformers.utils.logging import disable_progress_bar
 
+        disable_progress_bar()
         place = locate(config.encoder)
         try:
             tokenizer = AutoTokenizer.from_pretrained(place)
@@ -61,7 +64,7 @@ class Encoder:
         """
         tokens = self._tokenizer(list(texts), truncation=True, max_length=self._config.max_tokens)["input_ids"]  # type: ignore[operator]
         lengths = np.array([len(one) for one in tokens])
-        vectors = np.zeros((len(texts), self._model.config.hidden_size), np.float32)  # type: ignore[union-attr, arg-type, call-overload]
+        vectors = np.zeros((len(texts), self._width), np.float32)
         done = 0
         with torch.inference_mode():
             for index in _token_batches(lengths, self._config.batch_tokens):

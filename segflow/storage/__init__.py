@@ -1,6 +1,7 @@
 """The seam to tables: Delta Lake on local disk or an object store, read and written through DuckDB.
 
-Everything that knows the table format is here. `Storage` holds the tables, `connect` opens the engine that a step works in.
+Everything that knows the table format is here. `Storage` holds the tables, `connect` opens the engine that a step works
+in.
 """
 
 from segflow.storage.engine import connect

@@ -1,7 +1,7 @@
 """The contract of a table, checked on staged rows before they are committed.
 
-Each check is one aggregate over the staged rows, derived from the table's declaration. What is not declared there is not
-checked here: rules that join tables live with the assets that own them.
+Each check is one aggregate over the staged rows, derived from the table's declaration. What is not declared there is
+not checked here: rules that join tables live with the assets that own them.
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
 """Delta tables: atomic replacement of partitions, versions, time travel.
 
-A write stages its rows in DuckDB (which spills, so a partition never has to fit in memory), checks them against the table's
-schema, and replaces exactly the named partitions in one commit. Partitions whose content is already there are left alone, so
-running the same work twice leaves every table version as it was.
+A write stages its rows in DuckDB (which spills, so a partition never has to fit in memory), checks them against the
+table's schema, and replaces exactly the named partitions in one commit. Partitions whose content is already there are
+left alone, so running the same work twice leaves every table version as it was.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -17,7 +18,8 @@ from urllib.parse import unquote
 import duckdb
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, write_deltalake
-from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.exceptions import TableNotFoundError
+from filelock import FileLock
 
 from segflow.errors import UserError
 from segflow.sql import identifier, literal
@@ -41,7 +43,7 @@ class ViolationsError(Exception):
 
 @dataclass(frozen=True)
 class Written:
-    """What a write did. `digests` and `rows` are by partition; the digest depends on the content only, not on row order."""
+    """What a write did. `digests` and `rows` are by partition; a digest depends on the content, not on row order."""
 
     table: Table
     version: int
@@ -109,8 +111,8 @@ class Storage:
     ) -> None:
         """Create the DuckDB view `name` (default: the table's name) over the table.
 
-        `where` maps a partition column to one key or to a half-open range [first, last); only those files are read. A table
-        that was never written is an empty view with the right columns.
+        `where` maps a partition column to one key or to a half-open range [first, last); only those files are read. A
+        table that was never written is an empty view with the right columns.
         """
         view = identifier(name or table.name)
         opened = self.open(table, version)
@@ -181,8 +183,8 @@ class Storage:
         partitions: the keys to replace, in the order of `table.partitions`; `((),)` for a table without partitions.
         commit: facts to keep with the commit, such as the run that made it.
 
-        Raises ViolationsError when the rows break the table's contract, and UserError for an unsafe key. In both cases, and
-        when the process dies, readers go on seeing the version before.
+        Raises ViolationsError when the rows break the table's contract, and UserError for an unsafe key. In both cases,
+        and when the process dies, readers go on seeing the version before.
         """
         staged = self.stage(connection, table, query)
         if found := [one for one in self.check(connection, table, staged, partitions) if one.blocking]:
@@ -233,23 +235,23 @@ class Storage:
         return _digests(connection, table, name)
 
     def _create(self, table: Table) -> None:
-        """Make the empty table. A first write that also made it would clash with another process's first write."""
-        if "://" not in self.root:
+        """Make the empty table, once: a second creation changes the metadata under the writes that are under way.
+
+        On an object store there is nothing to lock; there, make the first write of a table alone.
+        """
+        local = "://" not in self.root
+        if local:
             Path(self.root).mkdir(parents=True, exist_ok=True)
-        try:
-            DeltaTable.create(
-                self.uri(table),
-                table.arrow,
-                mode="ignore",
-                partition_by=list(table.partitions) or None,
-                storage_options=self.options or None,
-                name=table.name,
-                description=table.description,
-            )
-        except DeltaError:
-            # Another process created it in the meantime; if the table is still not there, the error was a real one.
+        with FileLock(f"{self.root}/create.lock") if local else nullcontext():
             if self.open(table) is None:
-                raise
+                DeltaTable.create(
+                    self.uri(table),
+                    table.arrow,
+                    partition_by=list(table.partitions) or None,
+                    storage_options=self.options or None,
+                    name=table.name,
+                    description=table.description,
+                )
 
     def _replace(
         self,
@@ -288,7 +290,7 @@ def _after(day: Key) -> date:
 def _by_column(table: Table, partitions: Sequence[Partition]) -> dict[str, list[Key]]:
     columns: dict[str, list[Key]] = {}
     for index, name in enumerate(table.partitions):
-        columns[name] = sorted({partition[index] for partition in partitions})  # type: ignore[type-var]
+        columns[name] = sorted({partition[index] for partition in partitions})
     return columns
 
 

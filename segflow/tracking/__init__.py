@@ -1,8 +1,8 @@
 """The seam to MLflow: one run per materialized partition, with tags that lead back to it.
 
-Only this package imports mlflow. It talks to the tracking store through a client with an explicit address and never touches
-MLflow's global state, so two steps in one process cannot write into each other's run and nothing lands in the working
-directory by accident.
+Only this package imports mlflow. It talks to the tracking store through a client with an explicit address and never
+touches MLflow's global state, so two steps in one process cannot write into each other's run and nothing lands in the
+working directory by accident.
 """
 
 from segflow.tracking.runs import Run, Tracking

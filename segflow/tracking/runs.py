@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -97,6 +98,7 @@ class Tracking:
             return MlflowClient(self.uri)
         # Processes that create the schema at the same moment break each other: one at a time, the first one creates it.
         Path(self.config.root).mkdir(parents=True, exist_ok=True)
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
         with self._lock():
             client = MlflowClient(self.uri, registry_uri=self.uri)
             client.search_experiments(max_results=1)

@@ -7,12 +7,12 @@ import pytest
 from segflow.compute import map_ordered
 
 
-def test_results_are_in_the_order_of_the_items():
+def test_results_are_in_the_order_of_the_items() -> None:
     assert map_ordered(lambda number: number * number, iter([3, 1, 2])) == [9, 1, 4]
     assert map_ordered(str, []) == []
 
 
-def test_the_first_exception_ends_the_call_unchanged():
+def test_the_first_exception_ends_the_call_unchanged() -> None:
     seen = []
     wrong = ValueError("two")
 

@@ -165,7 +165,7 @@ def _cards() -> list[SegmentCard]:
 
 
 def _ledger() -> list[LedgerRow]:
-    history = {
+    history: dict[str, list[int | None]] = {
         "s001": [905, 899, 921, 912],
         "s002": [731, 742, 738, 744],
         "s003": [744, 733, 741, 456],

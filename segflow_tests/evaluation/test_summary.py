@@ -86,11 +86,16 @@ def test_row_order_does_not_matter_and_json_is_strict(make_results: MakeResults,
     assert values["settings"]["minimum_relative_gain"] == config.minimum_relative_gain
 
 
-def test_users_without_relevant_items_are_left_out(make_results: MakeResults, config: EvaluationConfig) -> None:
+def test_users_without_relevant_items_and_other_columns_are_left_out(
+    make_results: MakeResults, config: EvaluationConfig
+) -> None:
     results = make_results(users=100)
+    results["relevant"] = 3
     absent = (results["task"] == "new") & (results["user_id"] == "u00003")
     results.loc[absent, ["ndcg_10", "recall_10", "hit_10", "mrr_10"]] = np.nan
-    assert summarize(results, ROLES, config, seed=0).users_by_task == {"all": 100, "new": 99}
+    summary = summarize(results, ROLES, config, seed=0)
+    assert summary.users_by_task == {"all": 100, "new": 99}
+    assert set(summary.arms[0].metrics) == {"ndcg_10", "recall_10", "hit_10", "mrr_10"}
 
 
 def test_results_that_do_not_fit_together_are_refused(make_results: MakeResults, config: EvaluationConfig) -> None:

@@ -26,7 +26,7 @@ def items(connection: duckdb.DuckDBPyConnection, folder: Path, *rows: str) -> di
     return {row["item_id"]: row for row in found}
 
 
-def test_text_is_composed_from_path_brand_and_title(connection: duckdb.DuckDBPyConnection, tmp_path: Path):
+def test_text_is_composed_from_path_brand_and_title(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
     found = items(
         connection, tmp_path, "1,Oat Milk,Food,Drinks,Alpro,2.5", "2,Bread,Food,,,", "3,,,,,cheap", "4,Wine,,,,inf"
     )
@@ -49,7 +49,9 @@ def test_text_is_composed_from_path_brand_and_title(connection: duckdb.DuckDBPyC
     assert found["3"]["title"] == "3"
 
 
-def test_the_most_frequent_spelling_wins_and_ties_are_settled(connection: duckdb.DuckDBPyConnection, tmp_path: Path):
+def test_the_most_frequent_spelling_wins_and_ties_are_settled(
+    connection: duckdb.DuckDBPyConnection, tmp_path: Path
+) -> None:
     rows = [
         "1,milk,,,,1",
         "1,Milk,,,,2",
@@ -68,7 +70,7 @@ def test_the_most_frequent_spelling_wins_and_ties_are_settled(connection: duckdb
     assert items(connection, tmp_path, *reversed(rows)) == found
 
 
-def test_without_a_catalogue_items_are_what_events_name(connection: duckdb.DuckDBPyConnection, tmp_path: Path):
+def test_without_a_catalogue_items_are_what_events_name(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
     path = write(
         tmp_path / "log.csv", "user,item,type,time", "u,Tea,view,2024-01-02", "u,Tea,view,2024-01-03", "u,,view,"
     )
@@ -77,11 +79,11 @@ def test_without_a_catalogue_items_are_what_events_name(connection: duckdb.DuckD
         ("Tea", "Tea", "tea", [])
     ]
     events = EventSource(path=str(path), columns={"user_id": "user", "ts": "time", "event_type": "type"})
-    with pytest.raises(UserError, match="source.items: map `item_id`"):
+    with pytest.raises(UserError, match=r"source\.items: map `item_id`"):
         catalogue.items_query(connection, SourceConfig(events=events))
 
 
-def test_a_catalogue_may_stand_in_the_event_files(connection: duckdb.DuckDBPyConnection, tmp_path: Path):
+def test_a_catalogue_may_stand_in_the_event_files(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
     path = write(tmp_path / "log.csv", "user,item,type,time,name", "u,1,view,2024-01-02,Tea", "u,1,buy,2024-01-02,Tea")
     settings = SourceConfig(
         events=source(path), items=ItemSource(path=None, columns={"item_id": "item", "title": "name"})
@@ -90,14 +92,14 @@ def test_a_catalogue_may_stand_in_the_event_files(connection: duckdb.DuckDBPyCon
     assert (only["item_id"], only["title"]) == ("1", "Tea")
 
 
-def test_a_missing_catalogue_column_is_named(connection: duckdb.DuckDBPyConnection, tmp_path: Path):
+def test_a_missing_catalogue_column_is_named(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
     path = write(tmp_path / "items.csv", "product,name", "1,Tea")
     wrong = ItemSource(path=str(path), columns={"item_id": "product", "title": "nam"})
     with pytest.raises(UserError, match=r"items\.csv: source\.items\.columns\.title: no column 'nam' .*'name'"):
         catalogue.items_query(connection, SourceConfig(events=source("unused.csv"), items=wrong))
 
 
-def test_users_are_one_row_per_attribute(connection: duckdb.DuckDBPyConnection, tmp_path: Path):
+def test_users_are_one_row_per_attribute(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
     path = write(tmp_path / "users.csv", "id,age,it's,other", "1,30,yes,x", "2,,no,x", ",40,no,x", "1,30,yes,x")
     users = UserSource(path=str(path), user_id="id", attributes=["it's", "age"])
     found = records(connection, f"SELECT * FROM ({catalogue.users_query(connection, users)}) ORDER BY ALL")
@@ -107,5 +109,5 @@ def test_users_are_one_row_per_attribute(connection: duckdb.DuckDBPyConnection, 
 
 
 @pytest.mark.parametrize("users", [None, UserSource(path="unused.csv")])
-def test_without_attributes_there_are_no_users(connection: duckdb.DuckDBPyConnection, users: UserSource | None):
+def test_without_attributes_there_are_no_users(connection: duckdb.DuckDBPyConnection, users: UserSource | None) -> None:
     assert records(connection, catalogue.users_query(connection, users)) == []

@@ -37,7 +37,7 @@ def moment_of(connection: duckdb.DuckDBPyConnection, folder: Path, text: str, zo
 )
 def test_times_without_a_zone_are_in_the_configured_one(
     connection: duckdb.DuckDBPyConnection, tmp_path: Path, text: str, utc: datetime
-):
+) -> None:
     assert moment_of(connection, tmp_path, text, "America/New_York") == utc
 
 
@@ -58,18 +58,18 @@ def test_times_without_a_zone_are_in_the_configured_one(
 )
 def test_times_with_a_zone_or_since_the_epoch_ignore_the_configured_zone(
     connection: duckdb.DuckDBPyConnection, tmp_path: Path, text: str, utc: datetime
-):
+) -> None:
     assert moment_of(connection, tmp_path, text, "America/New_York") == utc
 
 
 @pytest.mark.parametrize(
     "text", ["soon", "2024-02-30", "2024-01-02 10:00:00 PM", "nan", "infinity", "1e30", "24-13-01"]
 )
-def test_what_is_no_time_is_kept_as_text(connection: duckdb.DuckDBPyConnection, tmp_path: Path, text: str):
+def test_what_is_no_time_is_kept_as_text(connection: duckdb.DuckDBPyConnection, tmp_path: Path, text: str) -> None:
     assert moment_of(connection, tmp_path, text) is None
 
 
-def test_numbers_that_cannot_be_read_are_kept_as_text(connection: duckdb.DuckDBPyConnection, tmp_path: Path):
+def test_numbers_that_cannot_be_read_are_kept_as_text(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
     path = write(
         tmp_path / "log.csv",
         "user,item,type,time,price,count",
@@ -87,7 +87,9 @@ def test_numbers_that_cannot_be_read_are_kept_as_text(connection: duckdb.DuckDBP
     ]
 
 
-def test_text_is_trimmed_types_are_lower_case_and_ids_are_joined(connection: duckdb.DuckDBPyConnection, tmp_path: Path):
+def test_text_is_trimmed_types_are_lower_case_and_ids_are_joined(
+    connection: duckdb.DuckDBPyConnection, tmp_path: Path
+) -> None:
     path = write(tmp_path / "log.csv", "user,item,type,time,basket", " u1 , i1, VIEW ,2024-01-02,b", ",,,,")
     first, second = mapped(
         connection, source(path, {**COLUMNS, "event_id": ["basket", "item"], "session_id": "basket"})
@@ -98,7 +100,7 @@ def test_text_is_trimmed_types_are_lower_case_and_ids_are_joined(connection: duc
     assert [first["source_row"], second["source_row"]] == [0, 1]
 
 
-def test_a_log_of_one_kind_of_event(connection: duckdb.DuckDBPyConnection, tmp_path: Path):
+def test_a_log_of_one_kind_of_event(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
     path = write(tmp_path / "log.csv", "user,item,time", "u,i,2024-01-02")
     columns = {field: column for field, column in COLUMNS.items() if field != "event_type"}
     assert mapped(connection, source(path, columns, event_type="Purchase"))[0]["event_type"] == "purchase"
@@ -106,7 +108,7 @@ def test_a_log_of_one_kind_of_event(connection: duckdb.DuckDBPyConnection, tmp_p
 
 def test_days_are_utc_and_rows_outside_the_calendar_go_to_its_first_day(
     connection: duckdb.DuckDBPyConnection, tmp_path: Path
-):
+) -> None:
     times = [
         "2024-01-15T23:30:00-05:00",
         "2024-03-31T23:59:59Z",
@@ -120,7 +122,7 @@ def test_days_are_utc_and_rows_outside_the_calendar_go_to_its_first_day(
     assert days == [date(2024, 1, 16), date(2024, 3, 31), first, first, first]
 
 
-def test_a_folder_of_files_that_differ_in_columns(connection: duckdb.DuckDBPyConnection, tmp_path: Path):
+def test_a_folder_of_files_that_differ_in_columns(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
     write(tmp_path / "log" / "b" / "2.csv", "time,user,type,price", "2024-01-02,u2,view,5")
     write(
         tmp_path / "log" / "1.csv", "user,item,type,time,colour", "u1,i1,view,2024-01-02,red", "u1,i2,view,2024-01-03,"
@@ -137,7 +139,7 @@ def test_a_folder_of_files_that_differ_in_columns(connection: duckdb.DuckDBPyCon
     ]
 
 
-def test_a_glob_and_a_file_of_line_breaks_and_short_rows(connection: duckdb.DuckDBPyConnection, tmp_path: Path):
+def test_a_glob_and_a_file_of_line_breaks_and_short_rows(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
     write(
         tmp_path / "day-1.csv", "user,item,type,time,text", 'u1,i,view,2024-01-02,"two', 'lines, one row"', "u2,i,view"
     )
@@ -150,7 +152,7 @@ def test_a_glob_and_a_file_of_line_breaks_and_short_rows(connection: duckdb.Duck
     assert rows[1]["ts"] is None
 
 
-def test_parquet_keeps_its_types(connection: duckdb.DuckDBPyConnection, tmp_path: Path):
+def test_parquet_keeps_its_types(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
     for number, zoned in enumerate(["TIMESTAMP", "TIMESTAMPTZ"]):
         connection.execute(
             f"COPY (SELECT 7 AS user, 'i' AS item, 'view' AS type, {zoned} '2024-01-02 10:00:00' AS time, "
@@ -166,7 +168,7 @@ def test_parquet_keeps_its_types(connection: duckdb.DuckDBPyConnection, tmp_path
         assert row["ts"].astimezone(UTC).hour == hour
 
 
-def test_json_lines_with_late_surprises(connection: duckdb.DuckDBPyConnection, tmp_path: Path):
+def test_json_lines_with_late_surprises(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
     usual = {"user": 1, "item": "i", "type": "view", "time": "2024-01-02T10:00:00+02:00", "price": 1}
     late = {"user": "x", "item": "i", "type": "view", "time": "2024-01-02 10:00:00", "price": "n/a", "text": "new"}
     path = write(tmp_path / "log.jsonl", *[json.dumps(usual)] * 25_000, json.dumps(late))
@@ -178,7 +180,7 @@ def test_json_lines_with_late_surprises(connection: duckdb.DuckDBPyConnection, t
     assert last["ts"].astimezone(UTC).hour == 15
 
 
-def test_a_copied_log_keeps_its_row_identities(connection: duckdb.DuckDBPyConnection, tmp_path: Path):
+def test_a_copied_log_keeps_its_row_identities(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
     def identities(folder: Path) -> list[tuple[str, int]]:
         write(folder / "a" / "1.csv", "user,item,type,time", "u,i,view,2024-01-02")
         write(folder / "b" / "1.csv", "user,item,type,time", "u,i,view,2024-01-03")
@@ -191,7 +193,7 @@ def test_a_copied_log_keeps_its_row_identities(connection: duckdb.DuckDBPyConnec
 
 def test_a_missing_column_is_named_with_its_setting_and_the_nearest(
     connection: duckdb.DuckDBPyConnection, tmp_path: Path
-):
+) -> None:
     path = write(tmp_path / "log.csv", "user,item,type,timestamp", "u,i,view,2024-01-02")
     with pytest.raises(UserError, match=r"log\.csv: source\.events\.columns\.ts: no column 'times'.*mean 'timestamp'"):
         mapped(connection, source(path, {**COLUMNS, "ts": "times"}))
@@ -213,7 +215,7 @@ def test_a_missing_column_is_named_with_its_setting_and_the_nearest(
 )
 def test_unusable_sources_are_one_line_errors(
     connection: duckdb.DuckDBPyConnection, tmp_path: Path, files: dict[str, str], path: str, message: str
-):
+) -> None:
     for name, content in files.items():
         (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=message) as raised:
@@ -221,6 +223,6 @@ def test_unusable_sources_are_one_line_errors(
     assert "\n" not in str(raised.value)
 
 
-def test_a_package_that_is_not_installed(connection: duckdb.DuckDBPyConnection):
+def test_a_package_that_is_not_installed(connection: duckdb.DuckDBPyConnection) -> None:
     with pytest.raises(UserError, match="not installed"):
         mapped(connection, source("package:no_such_package_here/log.csv"))

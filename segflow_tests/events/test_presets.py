@@ -50,14 +50,14 @@ def expected(config: Config, item: str) -> Counter[str | None]:
         paths = paths.sort_values(["count", "department", "product_category"], ascending=[False, True, True])
         lines["department"] = lines[item].map(paths.drop_duplicates(item).set_index(item)["department"])
     reasons: Counter[str | None] = Counter()
-    for line in lines.itertuples():
-        if pd.isna(getattr(line, item)):
+    for line in lines.to_dict("records"):
+        if pd.isna(line[item]):
             reasons["unknown_item"] += 1
-        elif line.department in config.cleaning.exclude_categories:
+        elif line["department"] in config.cleaning.exclude_categories:
             reasons["excluded_item"] += 1
-        elif line.quantity <= 0:
+        elif line["quantity"] <= 0:
             reasons["non_positive_quantity"] += 1
-        elif line.sales_value <= 0:
+        elif line["sales_value"] <= 0:
             reasons["non_positive_value"] += 1
         else:
             reasons[None] += 1
@@ -67,7 +67,9 @@ def expected(config: Config, item: str) -> Counter[str | None]:
 @pytest.mark.parametrize(
     ("name", "item"), [("complete_journey_types", "product_type"), ("complete_journey_products", "department")]
 )
-def test_the_account_of_some_days_is_exact(connection: duckdb.DuckDBPyConnection, tmp_path: Path, name: str, item: str):
+def test_the_account_of_some_days_is_exact(
+    connection: duckdb.DuckDBPyConnection, tmp_path: Path, name: str, item: str
+) -> None:
     config = preset(tmp_path, name)
     classify(connection, config, f"day >= DATE '{FIRST}' AND day < DATE '{LAST}'")
     counted = dict(connection.execute("SELECT reason, count(*) FROM classified GROUP BY ALL").fetchall())
@@ -77,7 +79,9 @@ def test_the_account_of_some_days_is_exact(connection: duckdb.DuckDBPyConnection
     assert account.raw > 10_000
 
 
-def test_products_that_the_catalogue_lacks_are_quarantined(connection: duckdb.DuckDBPyConnection, tmp_path: Path):
+def test_products_that_the_catalogue_lacks_are_quarantined(
+    connection: duckdb.DuckDBPyConnection, tmp_path: Path
+) -> None:
     classify(connection, preset(tmp_path, "complete_journey_products"), "true")
     account = clean.row_account(connection)
     lines, products = data("transactions")["product_id"], data("products")["product_id"]
@@ -86,7 +90,7 @@ def test_products_that_the_catalogue_lacks_are_quarantined(connection: duckdb.Du
     assert account.reasons["unknown_item"] == (~lines.isin(products)).sum() > 0
 
 
-def test_attributes_of_households(connection: duckdb.DuckDBPyConnection, tmp_path: Path):
+def test_attributes_of_households(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
     config = preset(tmp_path, "complete_journey_types")
     assert config.source.users is not None
     rows = connection.execute(catalogue.users_query(connection, config.source.users)).fetchall()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def items_of(found: list[dict[str, Any]]) -> list[list[str]]:
     return [session["items"] for session in found]
 
 
-def test_a_session_ends_with_the_gap(connection: duckdb.DuckDBPyConnection, tmp_path: Path):
+def test_a_session_ends_with_the_gap(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
     given_events(
         connection,
         tmp_path,
@@ -57,7 +58,7 @@ def test_a_session_ends_with_the_gap(connection: duckdb.DuckDBPyConnection, tmp_
 
 def test_a_session_over_midnight_is_whole_and_belongs_to_its_first_day(
     connection: duckdb.DuckDBPyConnection, tmp_path: Path
-):
+) -> None:
     times = ["2024-01-02 23:50:00", "2024-01-03 00:10:00", "2024-01-03 00:40:00", "2024-01-03 09:00:00"]
     given_events(connection, tmp_path, [("u", f"i{number}", time, "") for number, time in enumerate(times)])
     second = sessions(connection, first=date(2024, 1, 2), last=date(2024, 1, 3))
@@ -68,7 +69,7 @@ def test_a_session_over_midnight_is_whole_and_belongs_to_its_first_day(
     ]
 
 
-def test_sessions_of_the_source_win_over_gaps(connection: duckdb.DuckDBPyConnection, tmp_path: Path):
+def test_sessions_of_the_source_win_over_gaps(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
     rows = [
         ("u", "a", "2024-01-02 10:00:00", "s1"),
         ("u", "b", "2024-01-02 10:01:00", "s2"),
@@ -88,7 +89,7 @@ def test_sessions_of_the_source_win_over_gaps(connection: duckdb.DuckDBPyConnect
     assert items_of(sessions(connection, SessionConfig(use_source_ids=False))) == [["a", "b", "c", "f"], ["d"], ["e"]]
 
 
-def test_equal_times_keep_the_order_of_the_source(connection: duckdb.DuckDBPyConnection, tmp_path: Path):
+def test_equal_times_keep_the_order_of_the_source(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
     items = [f"i{number * 37 % 50:02d}" for number in range(50)]
     given_events(connection, tmp_path, [("u", item, "2024-01-02 10:00:00", "") for item in items])
     (only,) = sessions(connection)
@@ -96,7 +97,7 @@ def test_equal_times_keep_the_order_of_the_source(connection: duckdb.DuckDBPyCon
     assert only["text"] == "; ".join(items)
 
 
-def test_events_without_an_item_count(connection: duckdb.DuckDBPyConnection, tmp_path: Path):
+def test_events_without_an_item_count(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
     given_events(connection, tmp_path, [("u", "", "2024-01-02 10:00:00", "")])
     (only,) = sessions(connection)
     assert (only["events"], only["items"], only["event_types"], only["text"]) == (1, [], ["view"], None)
@@ -105,7 +106,7 @@ def test_events_without_an_item_count(connection: duckdb.DuckDBPyConnection, tmp
 @pytest.mark.parametrize("session", ["", "s"])
 def test_a_session_that_came_over_midnight_is_cut_at_noon(
     connection: duckdb.DuckDBPyConnection, tmp_path: Path, session: str
-):
+) -> None:
     hourly = [START + timedelta(hours=10 + number) for number in range(52)]
     given_events(connection, tmp_path, [("u", f"i{number}", str(time), session) for number, time in enumerate(hourly)])
     found = sessions(connection, SessionConfig(gap_minutes=60))
@@ -131,7 +132,7 @@ moments = st.lists(
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_event_lies_in_one_session_and_days_do_not_matter(
     connection: duckdb.DuckDBPyConnection, drawn: list[tuple[str, int, str]], gap: int
-):
+) -> None:
     start = datetime(2024, 1, 8, tzinfo=UTC)
     rows = [
         (user, f"i{number}", start + timedelta(minutes=minutes), session or None)
@@ -149,9 +150,9 @@ def test_every_event_lies_in_one_session_and_days_do_not_matter(
     for one in own:
         times = [time_of[item] for item in one["items"]]
         assert times == sorted(times)
-        assert all(b - a <= timedelta(minutes=gap) for a, b in zip(times, times[1:], strict=False))
+        assert all(b - a <= timedelta(minutes=gap) for a, b in pairwise(times))
         assert times[-1] < datetime.combine(one["day"], datetime.min.time(), UTC) + timedelta(days=1) + NOON
-    for before, after in zip(own, own[1:], strict=False):
+    for before, after in pairwise(own):
         if before["user_id"] == after["user_id"]:
             cut = after["start"].astimezone(UTC).hour >= 12 and before["start"] < midnight(after["start"])
             assert after["start"] - before["end"] > timedelta(minutes=gap) or cut

@@ -37,7 +37,7 @@ def kill(process: subprocess.Popen[str]) -> None:
 
 def test_a_kill_in_the_middle_of_a_write_leaves_a_whole_version(
     connection: duckdb.DuckDBPyConnection, storage: Storage, tmp_path: Path
-):
+) -> None:
     storage.write(connection, VISITS, visits(1, 2, users=MANY), [(day(1),), (day(2),)])
     table = tmp_path / "tables" / VISITS.name
     undone = version = 0
@@ -79,7 +79,7 @@ def test_a_kill_in_the_middle_of_a_write_leaves_a_whole_version(
 
 def test_a_kill_between_two_tables_leaves_the_first_new_and_the_second_old(
     connection: duckdb.DuckDBPyConnection, storage: Storage, tmp_path: Path
-):
+) -> None:
     storage.write(connection, VISITS, visits(1, number=0), [(day(1),)])
     storage.write(connection, NAMES, "SELECT 'i' AS item_id, 'old' AS name")
     process = start("write_two_tables", tmp_path, "die")

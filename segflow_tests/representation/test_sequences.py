@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -16,7 +16,7 @@ from segflow.representation.sequences import EventSequences
 START = datetime(2024, 1, 1, tzinfo=UTC)
 
 
-def _table(rows: list[tuple[str, str | None, str, int, float | None]]) -> pa.Table:
+def _table(rows: Sequence[tuple[str, str | None, str, int, float | None]]) -> pa.Table:
     names = ("user_id", "item_id", "event_type", "ts", "value")
     columns = dict(zip(names, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(names, ())
     moments = [START + timedelta(hours=hour) for hour in columns["ts"]]

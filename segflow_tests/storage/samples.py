@@ -9,6 +9,7 @@ import subprocess
 import sys
 from datetime import date
 from pathlib import Path
+from subprocess import PIPE
 
 import duckdb
 
@@ -72,15 +73,16 @@ def numbers(
 def start(program: str, *arguments: object) -> subprocess.Popen[str]:
     """Run a function of this module in a process of its own."""
     command = [sys.executable, "-m", __name__, program, *map(str, arguments)]
-    return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, cwd=REPOSITORY, stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True)
 
 
-def rewrite(root: str, own_day: str) -> None:
-    """Rewrite one day three times."""
+def write_on_command(root: str, own_day: str) -> None:
+    """For each folder named on the standard input: write one day of the table there, and say so."""
     with connect(ComputeConfig(spill=f"{root}/spill", threads=1)) as connection:
-        for number in range(1, 4):
-            query = visits(int(own_day), number=number)
-            Storage(f"{root}/tables").write(connection, VISITS, query, [(day(int(own_day)),)])
+        for turn, line in enumerate(sys.stdin):
+            query = visits(int(own_day), number=turn)
+            Storage(f"{root}/{line.strip()}").write(connection, VISITS, query, [(day(int(own_day)),)])
+            print("done", flush=True)
 
 
 def write_until_killed(root: str, base: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import date
 from pathlib import Path
 
 import duckdb
@@ -19,7 +18,7 @@ from segflow_tests.storage.samples import MODELS, NAMES, VISITS, day, numbers, s
 Connection = duckdb.DuckDBPyConnection
 
 
-def test_only_the_named_partition_is_replaced(connection: Connection, storage: Storage):
+def test_only_the_named_partition_is_replaced(connection: Connection, storage: Storage) -> None:
     storage.write(connection, VISITS, visits(1, 2, 3), [(day(1),), (day(2),), (day(3),)])
     written = storage.write(connection, VISITS, visits(2, number=7, users=1), [(day(2),)])
     assert numbers(connection, storage) == {day(1): [0, 0, 0], day(2): [7], day(3): [0, 0, 0]}
@@ -27,7 +26,7 @@ def test_only_the_named_partition_is_replaced(connection: Connection, storage: S
     assert storage.partitions(VISITS) == [(day(1),), (day(2),), (day(3),)]
 
 
-def test_reads_are_limited_to_partitions(connection: Connection, storage: Storage):
+def test_reads_are_limited_to_partitions(connection: Connection, storage: Storage) -> None:
     storage.write(connection, VISITS, visits(1, 2, 3), [(day(1),), (day(2),), (day(3),)])
     for where, days in (
         ({"day": day(2)}, {day(2)}),
@@ -45,7 +44,7 @@ def test_reads_are_limited_to_partitions(connection: Connection, storage: Storag
     assert chosen["user_id"].to_pylist() == ["u0", "u1", "u2"] * 3
 
 
-def test_writing_the_same_again_commits_nothing(connection: Connection, storage: Storage):
+def test_writing_the_same_again_commits_nothing(connection: Connection, storage: Storage) -> None:
     days = [(day(1),), (day(2),)]
     first = storage.write(connection, VISITS, visits(1, 2), days)
     again = storage.write(connection, VISITS, visits(2, 1, order="user_id DESC"), days)
@@ -71,7 +70,9 @@ def test_writing_the_same_again_commits_nothing(connection: Connection, storage:
     change=st.sampled_from(["number", "share", "items", "drop"]),
 )
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_the_digest_sees_every_change_and_no_order(connection: Connection, tmp_path: Path, rows: list, change: str):
+def test_the_digest_sees_every_change_and_no_order(
+    connection: Connection, tmp_path: Path, rows: list, change: str
+) -> None:
     def written(values: list) -> str:
         connection.execute(
             "CREATE OR REPLACE TEMP TABLE drawn (number INTEGER, share DOUBLE, items VARCHAR[], user_id VARCHAR)"
@@ -93,7 +94,7 @@ def test_the_digest_sees_every_change_and_no_order(connection: Connection, tmp_p
     assert written(named) == written(named[::-1]) != written(changed + named[1:])
 
 
-def test_time_travel(connection: Connection, storage: Storage):
+def test_time_travel(connection: Connection, storage: Storage) -> None:
     first = storage.write(connection, VISITS, visits(1, number=1), [(day(1),)]).version
     second = storage.write(connection, VISITS, visits(1, number=2), [(day(1),)]).version
     storage.write(connection, VISITS, visits(2, number=3), [(day(2),)])
@@ -104,7 +105,7 @@ def test_time_travel(connection: Connection, storage: Storage):
 
 
 @pytest.mark.parametrize("key", ["x' OR '1'='1", "../../x", "a/b", "", "a b", 'a"', "é", "x" * 101, "a\n"])
-def test_unsafe_keys_are_refused(connection: Connection, storage: Storage, key: str):
+def test_unsafe_keys_are_refused(connection: Connection, storage: Storage, key: str) -> None:
     safe = "SELECT DATE '2024-01-01' AS week, 's1' AS segment_id, 'm'::BLOB AS model"
     storage.write(connection, MODELS, safe, [(day(1), "s1")])
     escaped = key.replace("'", "''")
@@ -134,7 +135,9 @@ def test_unsafe_keys_are_refused(connection: Connection, storage: Storage, key: 
         ("* REPLACE ('like' AS kind)", "ranges", "visits: 1 rows with kind not one of view, buy"),
     ],
 )
-def test_a_broken_rule_blocks_the_write(connection: Connection, storage: Storage, bad: str, check: str, message: str):
+def test_a_broken_rule_blocks_the_write(
+    connection: Connection, storage: Storage, bad: str, check: str, message: str
+) -> None:
     storage.write(connection, VISITS, visits(1), [(day(1),)])
     version = storage.version(VISITS)
     good, spoilt = (f"SELECT {what} FROM ({visits(1, number=5)}) WHERE user_id" for what in ("*", bad))
@@ -146,13 +149,13 @@ def test_a_broken_rule_blocks_the_write(connection: Connection, storage: Storage
     assert numbers(connection, storage) == {day(1): [0, 0, 0]}
 
 
-def test_a_value_that_does_not_fit_its_type_blocks_the_write(connection: Connection, storage: Storage):
+def test_a_value_that_does_not_fit_its_type_blocks_the_write(connection: Connection, storage: Storage) -> None:
     with pytest.raises(duckdb.Error):
         storage.write(connection, VISITS, f"SELECT * REPLACE ('many' AS number) FROM ({visits(1)})", [(day(1),)])
     assert storage.version(VISITS) is None
 
 
-def test_a_table_that_was_never_written_is_empty(connection: Connection, storage: Storage):
+def test_a_table_that_was_never_written_is_empty(connection: Connection, storage: Storage) -> None:
     assert storage.version(VISITS) is None
     assert storage.partitions(VISITS) == []
     rows = storage.read(connection, VISITS, where={"day": day(1)})
@@ -161,7 +164,7 @@ def test_a_table_that_was_never_written_is_empty(connection: Connection, storage
     assert connection.execute("SELECT count(*) FROM visits").fetchone() == (0,)
 
 
-def test_a_partition_may_become_empty(connection: Connection, storage: Storage):
+def test_a_partition_may_become_empty(connection: Connection, storage: Storage) -> None:
     empty = f"SELECT * FROM ({visits(1)}) LIMIT 0"
     first = storage.write(connection, VISITS, empty, [(day(1),)])
     assert first.rows == {(day(1),): 0}
@@ -172,7 +175,7 @@ def test_a_partition_may_become_empty(connection: Connection, storage: Storage):
     assert storage.partitions(VISITS) == [(day(2),)]
 
 
-def test_two_partition_columns(connection: Connection, storage: Storage):
+def test_two_partition_columns(connection: Connection, storage: Storage) -> None:
     def model(week: int, segment: str, content: str) -> None:
         query = f"SELECT DATE '{day(week)}' AS week, '{segment}' AS segment_id, '{content}'::BLOB AS model"
         storage.write(connection, MODELS, query, [(day(week), segment)])
@@ -189,14 +192,14 @@ def test_two_partition_columns(connection: Connection, storage: Storage):
     assert storage.read(connection, MODELS, where={"week": day(1), "segment_id": "s2"})["model"].to_pylist() == [b"1s2"]
 
 
-def test_a_table_without_partitions_is_replaced_whole(connection: Connection, storage: Storage):
+def test_a_table_without_partitions_is_replaced_whole(connection: Connection, storage: Storage) -> None:
     storage.write(connection, NAMES, "SELECT 'i' || i AS item_id, NULL AS name FROM range(3) AS t(i)")
     written = storage.write(connection, NAMES, "SELECT 'x' AS item_id, 'X' AS name")
     assert storage.read(connection, NAMES).to_pylist() == [{"item_id": "x", "name": "X"}]
     assert storage.write(connection, NAMES, "SELECT 'x' AS item_id, 'X' AS name").version == written.version
 
 
-def test_the_commit_keeps_facts(connection: Connection, storage: Storage):
+def test_the_commit_keeps_facts(connection: Connection, storage: Storage) -> None:
     storage.write(connection, VISITS, visits(1), [(day(1),)], commit={"run": "r-1"})
     opened = storage.open(VISITS)
     assert opened is not None
@@ -204,14 +207,14 @@ def test_the_commit_keeps_facts(connection: Connection, storage: Storage):
 
 
 @pytest.mark.parametrize("folder", ["with space", "naïve", "key=value", "star*"])
-def test_any_folder_will_do(connection: Connection, tmp_path: Path, folder: str):
+def test_any_folder_will_do(connection: Connection, tmp_path: Path, folder: str) -> None:
     storage = Storage(str(tmp_path / folder / "tables"))
     storage.write(connection, VISITS, visits(1), [(day(1),)])
     assert numbers(connection, storage) == {day(1): [0, 0, 0]}
     assert storage.write(connection, VISITS, visits(1), [(day(1),)]).replaced == []
 
 
-def test_the_engine_keeps_to_its_bounds_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_engine_keeps_to_its_bounds_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     compute = ComputeConfig(spill=str(tmp_path / "spill"), threads=1, memory_limit="30MB")
     with connect(compute) as connection:
@@ -225,16 +228,28 @@ def test_the_engine_keeps_to_its_bounds_and_leaves_nothing(tmp_path: Path, monke
     assert [path.name for path in tmp_path.rglob("*")] == ["spill"]
 
 
-def test_a_step_that_fails_leaves_nothing_in_the_spill_folder(tmp_path: Path):
+def test_a_step_that_fails_leaves_nothing_in_the_spill_folder(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), connect(ComputeConfig(spill=str(tmp_path / "spill"))):
         raise RuntimeError
     assert list((tmp_path / "spill").iterdir()) == []
 
 
-def test_processes_write_their_own_partitions_of_a_new_table(connection: Connection, tmp_path: Path):
-    processes = [start("rewrite", tmp_path, number) for number in range(1, 5)]
-    outputs = [process.communicate(timeout=60) for process in processes]
-    assert [process.returncode for process in processes] == [0] * 4, outputs
-    storage = Storage(str(tmp_path / "tables"))
-    assert numbers(connection, storage) == {day(number): [3, 3, 3] for number in range(1, 5)}
-    assert {one[0] for one in storage.partitions(VISITS)} == {date(2024, 1, number) for number in range(1, 5)}
+def test_processes_write_their_own_partitions_at_once(connection: Connection, tmp_path: Path) -> None:
+    """Each in its turn: new tables, which all create at the same moment, and one that is there already."""
+    own_days = range(1, 5)
+    processes = [start("write_on_command", tmp_path, number) for number in own_days]
+    folders = ["a", "b", "c", "d", "a", "a"]
+    for folder in folders:
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write(f"{folder}\n")
+            process.stdin.flush()
+        for process in processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "done\n", process.communicate()[1]
+    for process in processes:
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+    for folder in "abcd":
+        turn = max(number for number, one in enumerate(folders) if one == folder)
+        assert numbers(connection, Storage(str(tmp_path / folder))) == {day(one): [turn] * 3 for one in own_days}

@@ -31,7 +31,7 @@ def client(tracking: Tracking) -> MlflowClient:
 
 def test_a_run_holds_what_was_logged(
     tracking: Tracking, client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.chdir(tmp_path)
     with tracking.run("events", "2024-01-02", {"dagster.run": "r-1"}) as run:
         assert client.get_run(run.run_id).info.status == "RUNNING"
@@ -59,7 +59,9 @@ def test_a_run_holds_what_was_logged(
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_an_exception_closes_the_run_as_failed(tracking: Tracking, client: MlflowClient, error: type[BaseException]):
+def test_an_exception_closes_the_run_as_failed(
+    tracking: Tracking, client: MlflowClient, error: type[BaseException]
+) -> None:
     with pytest.raises(error, match="no such luck"), tracking.run("events", "bad", {}) as run:
         raise error("no such luck")
     found = client.get_run(run.run_id)
@@ -68,7 +70,7 @@ def test_an_exception_closes_the_run_as_failed(tracking: Tracking, client: Mlflo
     assert found.info.end_time is not None
 
 
-def test_all_of_many_metrics_arrive(tracking: Tracking, client: MlflowClient):
+def test_all_of_many_metrics_arrive(tracking: Tracking, client: MlflowClient) -> None:
     values = {f"metric_{number:04d}": float(number) for number in range(1500)}
     with tracking.run("events", "many", {}) as run:
         run.metrics(values)
@@ -81,7 +83,7 @@ def test_all_of_many_metrics_arrive(tracking: Tracking, client: MlflowClient):
     ]
 
 
-def test_an_experiment_exists_once(tracking: Tracking, client: MlflowClient):
+def test_an_experiment_exists_once(tracking: Tracking, client: MlflowClient) -> None:
     for _ in range(2):
         with Tracking(tracking.config).run("once", "run", {}):
             pass
@@ -90,7 +92,7 @@ def test_an_experiment_exists_once(tracking: Tracking, client: MlflowClient):
 
 PROGRAM = """
 import os, sys
-import mlflow  # once for all: importing it six times is most of the time
+import mlflow.store.tracking.sqlalchemy_store  # once for all: importing it six times would be most of the time
 from segflow.config import TrackingConfig
 from segflow.tracking import Tracking
 
@@ -109,7 +111,7 @@ sys.exit(sum(os.waitpid(pid, 0)[1] != 0 for pid in children))
 """
 
 
-def test_processes_that_start_on_a_fresh_store_at_once_all_succeed(tmp_path: Path):
+def test_processes_that_start_on_a_fresh_store_at_once_all_succeed(tmp_path: Path) -> None:
     root, elsewhere = tmp_path / "mlflow", tmp_path / "elsewhere"
     elsewhere.mkdir()
     done = subprocess.run(

@@ -8,7 +8,7 @@ from segflow import tables
 from segflow.arrow import vector_column
 from segflow.defs.materializes import materializes
 from segflow.defs.partitions import DAILY, HISTORY, SAME_DAY, SAME_WEEK, SNAPSHOT, WEEKLY
-from segflow.defs.reading import event_sequences, events_with_category, item_vectors, start_of
+from segflow.defs.reading import behavior_model_of, event_sequences, events_with_category, item_vectors, start_of
 from segflow.defs.step import Step
 
 GROUP = "representation"
@@ -30,7 +30,9 @@ def item_embeddings(step: Step) -> None:
     items = step.read(tables.ITEMS, ["item_id", "text", "text_hash"])
     known = step.storage.read(step.connection, tables.ITEM_EMBEDDINGS)
     encoder = Encoder.load(step.config.text)
-    rows, encoded = encode_new(encoder, items, known, lambda done, of: step.log(f"item_embeddings: {done} of {of} texts"))
+    rows, encoded = encode_new(
+        encoder, items, known, lambda done, of: step.log(f"item_embeddings: {done} of {of} texts")
+    )
     step.note(encoded_texts=encoded, reused_texts=items.num_rows - encoded)
     step.write(tables.ITEM_EMBEDDINGS, rows)
 
@@ -101,11 +103,10 @@ def behavior_model(step: Step) -> None:
 )
 def user_embeddings(step: Step) -> None:
     """Each view is standardized and reduced by its principal components before they are put side by side."""
-    from segflow.representation.behavior import BehaviorModel
     from segflow.representation.embedding import embed_users
 
     ids, _ = item_vectors(step)
-    model = BehaviorModel.from_bytes(step.read(tables.BEHAVIOR_MODEL)["model"][0].as_py())
+    model = behavior_model_of(step)
     users = embed_users(
         events_with_category(step),
         step.read(tables.SESSIONS, ["user_id", "start", "end", "events", "value"]),

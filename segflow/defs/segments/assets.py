@@ -169,8 +169,7 @@ def segment_profiles(step: Step) -> None:
         }
         for one in found.profiles
     ]
-    for row in rows:
-        step.note(**{row["segment_id"]: f"{row['name']}: {row['summary']}"})
+    step.note(**{one.segment_id: f"{names[one.segment_id]}: {one.summary}" for one in found.profiles})
     step.write(tables.SEGMENT_PROFILES, pa.Table.from_pylist(rows, schema=tables.SEGMENT_PROFILES.arrow))
 
 

@@ -1,0 +1,55 @@
+# Everything there is to do here. `make help` lists it.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+HOME_HERE := DAGSTER_HOME=$(CURDIR) SEGFLOW_CONFIG=$(CURDIR)/segflow.yaml
+UI_PORT ?= 3000
+MLFLOW_PORT ?= 5000
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-ui check format ui mlflow clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+# The stamps make an install happen once, and again when what is to be installed changes.
+$(VENV)/.demo: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing segflow and the demo's data (a few minutes, once)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.demo
+	@echo "installing the tools for tests and checks"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.demo ## the main job: a grocery log to segments, rankers and a verdict
+	@$(HOME_HERE) $(BIN)/segflow run --weeks 2
+
+test: $(VENV)/.dev ## the tests
+	@$(BIN)/pytest
+
+test-ui: $(VENV)/.dev ## the Dagster UI in a headless Chromium (needs one on the PATH)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,ui]'
+	@$(BIN)/pytest -m ui
+
+check: $(VENV)/.dev ## style, types, architecture, definitions
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(HOME_HERE) $(BIN)/dagster definitions validate -w workspace.yaml 2>&1 | grep -E 'rror|passed'
+
+format: $(VENV)/.dev ## put the code in the house style
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+ui: $(VENV)/.demo ## the Dagster UI over what was made here
+	@$(HOME_HERE) $(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1 -p $(UI_PORT)
+
+mlflow: $(VENV)/.demo ## the MLflow UI over what was made here
+	@$(BIN)/mlflow ui --backend-store-uri sqlite:///$(CURDIR)/data/mlflow/mlflow.db --host 127.0.0.1 --port $(MLFLOW_PORT)
+
+clean: ## remove what was made here (tables, runs, reports), but not the environment
+	@rm -rf data history schedules storage logs

@@ -1,0 +1,74 @@
+"""The end of a run, in fewer than forty lines: segments, arms, the verdict, and where to look next."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+from segflow import tables
+from segflow.config import Config, default_path
+from segflow.errors import UserError
+from segflow.storage import Storage, connect
+
+_WIDTH = 118
+_ARMS = 12
+_SEGMENTS = 10
+
+
+def summary(config: Config) -> str:
+    """What the latest report says. Raises UserError when there is none yet."""
+    storage = Storage(config.storage.root, config.storage.options)
+    with connect(config.compute) as connection:
+        weeks = [key[0] for key in storage.partitions(tables.EVALUATION_REPORT)]
+        if not weeks:
+            raise UserError(f"{config.storage.root}: there is no report yet; run `segflow run` first")
+        week = weeks[-1]
+        report = storage.read(connection, tables.EVALUATION_REPORT, where={"week": week}).to_pylist()[0]
+        profiles = storage.read(connection, tables.SEGMENT_PROFILES, where={"week": week}).to_pylist()
+        ledger = storage.read(connection, tables.SEGMENT_LEDGER, where={"week": week}).to_pylist()
+    figures = json.loads(report["summary"])
+    what = {row["segment_id"]: row["event"] for row in ledger}
+    lines = [f"Segments of week {week}"]
+    lines += [_segment(row, what[row["segment_id"]]) for row in profiles[:_SEGMENTS]]
+    lines += ["", *_arms(figures), "", f"Verdict: {report['sentence']}", ""]
+    lines += [f"Report    {Path(config.report.folder) / f'{week}.html'}", *_commands(config)]
+    return "\n".join(lines)
+
+
+def _segment(row: dict[str, Any], event: str) -> str:
+    line = f"  {row['segment_id']} {row['name']} ({event}): {row['users']:,} users, {row['summary']}"
+    return line if len(line) <= _WIDTH else line[: _WIDTH - 1] + "…"
+
+
+def _arms(figures: dict[str, Any]) -> list[str]:
+    level = figures["settings"]["confidence"]
+    users = figures["users_by_task"]
+    heads = {
+        "all": f"all items, {users.get('all', 0):,} users",
+        "new": f"new to the user, {users.get('new', 0):,} users",
+    }
+    by_arm: dict[str, dict[str, str]] = {}
+    for row in figures["arms"]:
+        low, high = row["primary"]["low"], row["primary"]["high"]
+        by_arm.setdefault(row["arm"], {})[row["task"]] = f"{row['primary']['mean']:.4f} [{low:.4f}, {high:.4f}]"
+    lines = [f"NDCG@10 with {level:.0%} interval".ljust(32) + heads["all"].ljust(30) + heads["new"]]
+    for arm, tasks in list(by_arm.items())[:_ARMS]:
+        lines.append(f"  {arm.replace('_', ' ')}".ljust(32) + tasks.get("all", "").ljust(30) + tasks.get("new", ""))
+    return lines
+
+
+def _commands(config: Config) -> list[str]:
+    settings = default_path().absolute()
+    home = shlex.quote(str(settings.parent))
+    store = shlex.quote(config.tracking.uri or f"sqlite:///{config.tracking.root}/mlflow.db")
+    if (settings.parent / "Makefile").is_file():
+        return [
+            "Dagster   make ui        (lineage, partitions, runs)",
+            "MLflow    make mlflow    (runs and learning curves)",
+        ]
+    return [
+        f"Dagster   DAGSTER_HOME={home} SEGFLOW_CONFIG={shlex.quote(str(settings))} dagster dev -m segflow.definitions",
+        f"MLflow    mlflow ui --backend-store-uri {store}",
+    ]

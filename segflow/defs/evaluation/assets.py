@@ -1,0 +1,137 @@
+"""Evaluation: every arm on the test week, and the report that says whether segmenting paid."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from segflow import tables
+from segflow.defs.materializes import materializes
+from segflow.defs.partitions import (
+    HISTORY,
+    HISTORY_AND_TEST,
+    SAME_WEEK,
+    SEGMENTS_OF_WEEK,
+    SNAPSHOT,
+    THIS_AND_EARLIER_WEEKS,
+    WEEKLY,
+)
+from segflow.defs.reading import global_ranker_of, ranking_week, segment_deltas, segments_of
+from segflow.defs.step import Step
+from segflow.sql import load
+
+if TYPE_CHECKING:
+    from segflow.rankers.global_ranker import Delta
+
+GROUP = "evaluation"
+
+
+@materializes(
+    tables.RANKING_RESULTS,
+    tables.LIST_QUALITY,
+    group=GROUP,
+    reads={
+        tables.EVENTS: HISTORY_AND_TEST,
+        tables.ITEMS: SNAPSHOT,
+        tables.ITEM_EMBEDDINGS: SNAPSHOT,
+        tables.BEHAVIOR_MODEL: SAME_WEEK,
+        tables.GLOBAL_RANKER: SAME_WEEK,
+        tables.SEGMENT_RANKERS: SEGMENTS_OF_WEEK,
+        tables.CONTROL_RANKERS: SAME_WEEK,
+        tables.USER_SEGMENTS: SAME_WEEK,
+    },
+    partitions=WEEKLY,
+    code=["rankers", "evaluation/protocol.py", "evaluation/metrics.py", "evaluation/lists.py"],
+    settings=["rankers", "seed"],
+    kinds=["python"],
+)
+def ranking_results(step: Step) -> None:
+    """The test week is the one after the snapshot week; it was seen by nothing that is tested."""
+    from segflow.evaluation.protocol import evaluate, list_qualities, ranker_arm, simple_arms
+
+    week, ranker, segment_of = ranking_week(step), global_ranker_of(step), segments_of(step)
+    examples = week.after()
+    deltas = segment_deltas(step)
+    members = {name: [user for user, segment in segment_of.items() if segment == name] for name in deltas}
+    arms = [
+        *simple_arms(week, examples),
+        ranker_arm("global", "global", week, ranker, examples),
+        *(ranker_arm(name, "control", week, ranker, examples, groups) for name, groups in _controls(step).items()),
+        ranker_arm(
+            "segments", "segments", week, ranker, examples, {name: (members[name], deltas[name]) for name in deltas}
+        ),
+    ]
+    rows = evaluate(arms, week, examples, segment_of, step.config.seed)
+    categories = {row["item_id"]: (row["category"] or ["none"])[0] for row in step.read(tables.ITEMS).to_pylist()}
+    lists = [{"week": step.week, **asdict(one)} for one in list_qualities(arms, week, examples, categories)]
+    step.note(test_users=len(examples), candidates=examples.candidates)
+    step.write(tables.RANKING_RESULTS, rows.add_column(0, "week", pa.array([step.week] * rows.num_rows, pa.date32())))
+    step.write(tables.LIST_QUALITY, pa.Table.from_pylist(lists, schema=tables.LIST_QUALITY.arrow))
+
+
+@materializes(
+    tables.EVALUATION_REPORT,
+    group=GROUP,
+    reads={
+        tables.RANKING_RESULTS: SAME_WEEK,
+        tables.LIST_QUALITY: SAME_WEEK,
+        tables.SEGMENTATION: SAME_WEEK,
+        tables.SEGMENT_LEDGER: THIS_AND_EARLIER_WEEKS,
+        tables.SEGMENT_PROFILES: SAME_WEEK,
+        tables.EVENTS: HISTORY,
+        tables.QUARANTINED_EVENTS: HISTORY,
+        tables.RAW_EVENTS: HISTORY,
+    },
+    partitions=WEEKLY,
+    code=["evaluation"],
+    settings=["evaluation", "seed"],
+    kinds=["python"],
+)
+def evaluation_report(step: Step) -> None:
+    """Compares the segment rankers with the best control, by a threshold that was fixed before."""
+    from segflow.evaluation.page import write_report
+
+    results = step.read(tables.RANKING_RESULTS).to_pandas()
+    step.view(tables.RAW_EVENTS)
+    step.view(tables.EVENTS)
+    step.view(tables.QUARANTINED_EVENTS)
+    versions = {name: str(step.storage.version(table)) for name, table in tables.ALL.items()}
+    report = write_report(
+        week=step.week,
+        test_week=step.week + timedelta(days=7),
+        results=results,
+        profiles=step.read(tables.SEGMENT_PROFILES).to_pylist(),
+        ledger=step.read(tables.SEGMENT_LEDGER).to_pylist(),
+        sweep=step.read(tables.SEGMENTATION).to_pylist(),
+        lists=step.read(tables.LIST_QUALITY).to_pylist(),
+        rows=step.query(load("evaluation/rows_by_outcome.sql")).to_pylist(),
+        versions=versions,
+        config=step.config,
+    )
+    file = Path(step.config.report.folder) / f"{step.week}.html"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(report.html, encoding="utf-8")
+    step.run.text(report.html, "report.html")
+    step.run.metrics(report.figures)
+    step.note(verdict=report.outcome, sentence=report.sentence, page=str(file))
+    row = {"week": step.week, "outcome": report.outcome, "sentence": report.sentence}
+    step.write(
+        tables.EVALUATION_REPORT,
+        pa.Table.from_pylist(
+            [{**row, "summary": report.json, "html": report.html}], schema=tables.EVALUATION_REPORT.arrow
+        ),
+    )
+
+
+def _controls(step: Step) -> dict[str, dict[str, tuple[list[str], Delta]]]:
+    """Control arm -> group -> members and delta."""
+    from segflow.rankers.segment_rankers import delta_from_bytes
+
+    arms: dict[str, dict[str, tuple[list[str], Delta]]] = {}
+    for row in step.read(tables.CONTROL_RANKERS).to_pylist():
+        arms.setdefault(row["arm"], {})[row["group_id"]] = (row["users"], delta_from_bytes(row["model"]))
+    return arms

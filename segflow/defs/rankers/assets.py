@@ -1,0 +1,177 @@
+"""Rankers: one for everyone, what segments add to it, and the controls that tell whether segments mattered."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from segflow import tables
+from segflow.defs.materializes import materializes
+from segflow.defs.partitions import (
+    HISTORY,
+    HISTORY_AND_WEEK,
+    SAME_WEEK,
+    SEGMENTS_OF_WEEK,
+    SNAPSHOT,
+    WEEK_SEGMENT,
+    WEEKLY,
+    for_week_segment,
+)
+from segflow.defs.reading import global_ranker_of, ranking_week, segment_deltas, segments_of
+from segflow.defs.step import Step, storage_key
+from segflow.errors import UserError
+
+GROUP = "rankers"
+EVERYBODY = "global_extra"
+
+
+@materializes(
+    tables.GLOBAL_RANKER,
+    group=GROUP,
+    reads={
+        tables.EVENTS: HISTORY_AND_WEEK,
+        tables.ITEM_EMBEDDINGS: SNAPSHOT,
+        tables.BEHAVIOR_MODEL: SAME_WEEK,
+    },
+    partitions=WEEKLY,
+    code=["rankers", "representation/sequences.py"],
+    settings=["rankers", "seed"],
+    kinds=["pytorch"],
+)
+def global_ranker(step: Step) -> None:
+    """Learns on the weeks before the snapshot, stops early on the snapshot week, and never sees the test week."""
+    from segflow.rankers.global_ranker import fit_global_ranker
+
+    week = ranking_week(step)
+    curve = step.curve()
+    ranker = fit_global_ranker(
+        week.training(),
+        week.validation(),
+        week.item_vectors,
+        week.candidate_ids,
+        step.config.rankers,
+        step.config.seed,
+        curve,
+    )
+    step.note(candidates=len(week.candidate_ids))
+    step.write(tables.GLOBAL_RANKER, step.model_row(ranker.to_bytes(), curve.best("valid_loss")))
+
+
+@materializes(
+    tables.SEGMENT_RANKERS,
+    group=GROUP,
+    reads={
+        table: for_week_segment(window)
+        for table, window in {
+            tables.EVENTS: HISTORY,
+            tables.ITEM_EMBEDDINGS: SNAPSHOT,
+            tables.BEHAVIOR_MODEL: SAME_WEEK,
+            tables.GLOBAL_RANKER: SAME_WEEK,
+            tables.USER_SEGMENTS: SAME_WEEK,
+        }.items()
+    },
+    partitions=WEEK_SEGMENT,
+    one_run_for_a_range=True,
+    code=["rankers", "representation/sequences.py"],
+    settings=["rankers", "seed"],
+    kinds=["pytorch"],
+)
+def segment_rankers(step: Step) -> None:
+    """Low-rank deltas on the frozen backbone. One segment trained alone equals the same one trained with the others."""
+    from segflow.rankers.segment_rankers import delta_to_bytes, train_deltas
+
+    week, ranker = ranking_week(step), global_ranker_of(step)
+    segment_of = segments_of(step)
+    wanted = sorted(str(storage_key(key)[1]) for key in step.keys)
+    living = sorted(set(segment_of.values()))
+    missing = sorted(set(wanted) - set(living))
+    if len(missing) == len(wanted):
+        raise UserError(
+            f"segment_rankers: week {step.week} has no segment {', '.join(missing)}; it has: {', '.join(living)}"
+        )
+    # A range over segment ids may hold some that live in other weeks only: their partitions of this week stay empty.
+    wanted = [segment for segment in wanted if segment in living]
+    groups = {user: wanted.index(segment) for user, segment in segment_of.items() if segment in wanted}
+    assignment = week.assignment(groups)
+    deltas = train_deltas(ranker, week.training(), assignment, step.config.rankers, step.config.seed)
+    rows = [
+        step.model_row(
+            delta_to_bytes(deltas[code]),
+            {"users": int((assignment == code).sum()), "gate": deltas[code].gate},
+            segment_id=segment,
+        )
+        for code, segment in enumerate(wanted)
+    ]
+    step.write(tables.SEGMENT_RANKERS, pa.concat_tables(rows))
+
+
+@materializes(
+    tables.CONTROL_RANKERS,
+    group=GROUP,
+    reads={
+        tables.EVENTS: HISTORY,
+        tables.ITEM_EMBEDDINGS: SNAPSHOT,
+        tables.BEHAVIOR_MODEL: SAME_WEEK,
+        tables.GLOBAL_RANKER: SAME_WEEK,
+        tables.USER_SEGMENTS: SAME_WEEK,
+    },
+    partitions=WEEKLY,
+    code=["rankers", "representation/sequences.py"],
+    settings=["rankers", "seed"],
+    kinds=["pytorch"],
+)
+def control_rankers(step: Step) -> None:
+    """A gain that random groups of the same sizes share is a gain of more training, not of segments."""
+    from segflow.rankers.segment_rankers import delta_to_bytes, train_deltas
+    from segflow.rankers.snapshot import placebo_groups
+
+    week, ranker = ranking_week(step), global_ranker_of(step)
+    segment_of = segments_of(step)
+    training, seed = week.training(), step.config.seed
+    arms = {EVERYBODY: dict.fromkeys(segment_of, "everybody")}
+    arms |= {
+        f"placebo_{number}": placebo_groups(segment_of, seed + number)
+        for number in range(1, step.config.rankers.placebos + 1)
+    }
+    rows = []
+    for arm, group_of in arms.items():
+        names = sorted(set(group_of.values()))
+        codes = {user: names.index(group) for user, group in group_of.items()}
+        deltas = train_deltas(ranker, training, week.assignment(codes), step.config.rankers, seed)
+        for code, name in enumerate(names):
+            members = sorted(user for user, group in codes.items() if group == code)
+            row = step.model_row(delta_to_bytes(deltas[code]), {"users": len(members)}, arm=arm, group_id=name)
+            rows.append(row.append_column("users", pa.array([members], pa.list_(pa.string()))))
+    step.write(tables.CONTROL_RANKERS, pa.concat_tables(rows).select(tables.CONTROL_RANKERS.column_names))
+
+
+@materializes(
+    tables.RECOMMENDATIONS,
+    group=GROUP,
+    reads={
+        tables.EVENTS: HISTORY_AND_WEEK,
+        tables.ITEM_EMBEDDINGS: SNAPSHOT,
+        tables.BEHAVIOR_MODEL: SAME_WEEK,
+        tables.GLOBAL_RANKER: SAME_WEEK,
+        tables.SEGMENT_RANKERS: SEGMENTS_OF_WEEK,
+        tables.USER_SEGMENTS: SAME_WEEK,
+    },
+    partitions=WEEKLY,
+    code=["rankers", "representation/sequences.py"],
+    settings=["rankers"],
+    kinds=["pytorch"],
+)
+def recommendations(step: Step) -> None:
+    """For the week after the snapshot week, from everything known by then; users without a segment get the global ranker."""
+    from segflow.rankers.recommend import recommendation_rows
+
+    segment_of = segments_of(step)
+    rows = recommendation_rows(
+        ranking_week(step),
+        global_ranker_of(step),
+        segment_deltas(step),
+        segment_of,
+        step.config.rankers.recommendations,
+    )
+    step.note(users=pc.count_distinct(rows["user_id"]).as_py())
+    step.write(tables.RECOMMENDATIONS, rows.add_column(0, "week", pa.array([step.week] * rows.num_rows, pa.date32())))

@@ -1,0 +1,170 @@
+"""Running jobs in this process: only what is not up to date, with a line per finished asset.
+
+The Dagster UI and daemon run the same jobs in processes of their own; this is for the command line.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date, timedelta
+from typing import Any
+
+import dagster as dg
+
+from segflow.defs.materializes import PLANS, Plan
+from segflow.defs.partitions import CALENDAR
+from segflow.defs.progress import PROGRESS
+from segflow.defs.provenance import Provenance
+from segflow.errors import UserError
+
+Say = Callable[[str], None]
+
+_CATALOGUE = ["items", "users", "item_embeddings"]
+_DAYS = ["raw_events", "events", "sessions", "session_embeddings"]
+_SNAPSHOT = [
+    "behavior_model",
+    "user_embeddings",
+    "segmentation",
+    "segment_ledger",
+    "user_segments",
+    "segment_profiles",
+    "global_ranker",
+    "control_rankers",
+]
+_REPORT = ["recommendations", "ranking_results", "evaluation_report"]
+
+
+class Runner:
+    """Materializes what is stale on one Dagster instance."""
+
+    def __init__(self, definitions: dg.Definitions, instance: dg.DagsterInstance, say: Say, force: bool = False):
+        self._definitions = definitions
+        self._instance = instance
+        self._say = say
+        self._force = force
+        self._provenance = Provenance(instance)
+
+    def catalogue(self) -> None:
+        """Items, users and item vectors."""
+        self._group("catalogue", _CATALOGUE, [""])
+
+    def days(self, first: date, last: date) -> None:
+        """Every day in [first, last)."""
+        count = (last - first).days
+        self._group("days", _DAYS, [(first + timedelta(days=number)).isoformat() for number in range(count)])
+
+    def week(self, week: date) -> None:
+        """One snapshot week, from the behaviour model to the report."""
+        key = week.isoformat()
+        self._group("snapshot_week", _SNAPSHOT, [key])
+        self._provenance.forget("segment_rankers")
+        self._group("segment_rankers", ["segment_rankers"], segment_keys(week))
+        self._group("report_week", _REPORT, [key])
+
+    def _group(self, job: str, names: Sequence[str], keys: Sequence[str]) -> None:
+        plans = [PLANS[name] for name in names]
+        if self._force or not any(key in self._provenance.made(plan.tables[0].name) for plan in plans for key in keys):
+            self._run(job, plans, keys)
+            return
+        for plan in plans:
+            stale = self._provenance.stale(plan, keys)
+            if not stale:
+                self._say(f"{plan.name}: up to date")
+            for part in _stretches(keys, stale):
+                self._run(job, [plan], part)
+
+    def _run(self, job: str, plans: Sequence[Plan], keys: Sequence[str]) -> None:
+        partition: dict[str, Any] = {}
+        if len(keys) > 1:
+            partition["tags"] = {
+                "dagster/asset_partition_range_start": keys[0],
+                "dagster/asset_partition_range_end": keys[-1],
+            }
+        elif keys[0]:
+            partition["partition_key"] = keys[0]
+        tables = [table.name for plan in plans for table in plan.tables]
+        handler = _Lines(self._say)
+        PROGRESS.addHandler(handler)
+        try:
+            result = self._definitions.resolve_job_def(job).execute_in_process(
+                instance=self._instance,
+                asset_selection=[dg.AssetKey(name) for name in tables],
+                raise_on_error=False,
+                run_config={"loggers": {"progress": {}}},
+                **partition,
+            )
+        finally:
+            PROGRESS.removeHandler(handler)
+        for name in tables:
+            self._provenance.forget(name)
+        if not result.success:
+            raise UserError(_reason(result))
+
+
+class _Lines(logging.Handler):
+    """Passes on what steps say to people, and nothing of Dagster's own bookkeeping."""
+
+    def __init__(self, say: Say):
+        super().__init__(logging.INFO)
+        self._say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        meta = getattr(record, "dagster_meta", {})
+        if not meta.get("dagster_event"):
+            self._say(meta.get("orig_message") or record.getMessage())
+
+
+def segment_keys(week: date) -> list[str]:
+    """The partition keys of the segments that live in `week`, by its ledger."""
+    from segflow import tables
+    from segflow.defs.resources import Segflow
+    from segflow.storage import connect
+
+    segflow = Segflow()
+    with connect(segflow.config.compute) as connection:
+        rows = segflow.storage.read(connection, tables.SEGMENT_LEDGER, where={"week": week}).to_pylist()
+    return [
+        str(dg.MultiPartitionKey({"week": week.isoformat(), "segment": row["segment_id"]}))
+        for row in rows
+        if row["cluster"] is not None
+    ]
+
+
+def reported_weeks(count: int) -> list[date]:
+    """The last `count` weeks whose test week lies wholly inside the calendar.
+
+    Raises UserError when the calendar is too short.
+    """
+    last = CALENDAR.week(CALENDAR.last_day + timedelta(days=1)) - timedelta(weeks=2)
+    weeks = [last - timedelta(weeks=back) for back in reversed(range(count))]
+    if weeks[0] <= CALENDAR.first_week:
+        raise UserError(
+            f"calendar: {CALENDAR.start} to {CALENDAR.last_day} holds no {count} snapshot weeks with history before and a "
+            "test week after; use a longer log"
+        )
+    return weeks
+
+
+def _stretches(keys: Sequence[str], wanted: Sequence[str]) -> Iterator[list[str]]:
+    """`wanted` in runs of neighbours among `keys`."""
+    chosen, part = set(wanted), []
+    for key in keys:
+        if key in chosen:
+            part.append(key)
+        elif part:
+            yield part
+            part = []
+    if part:
+        yield part
+
+
+def _reason(result: dg.ExecuteInProcessResult) -> str:
+    for event in result.all_events:
+        if event.is_step_failure:
+            data = event.step_failure_data
+            if data.user_failure_data and data.user_failure_data.description:
+                return data.user_failure_data.description
+            error = data.error.cause or data.error if data.error else None
+            return f"{event.step_key}: {error.message.strip() if error else 'failed'}"
+    return "the run failed; see its log in the Dagster UI"

@@ -1,0 +1,137 @@
+"""The test: every arm ranks all candidates for the same users, and every user's metrics are kept.
+
+Histories reach up to the test week; weights were fitted before. What an average or a difference means is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from segflow.errors import UserError
+from segflow.evaluation.lists import ListQuality, list_quality
+from segflow.evaluation.metrics import CUTOFFS, METRICS, ranking_metrics, top_k
+from segflow.evaluation.verdict import Role
+from segflow.rankers.examples import Examples
+from segflow.rankers.global_ranker import Delta, GlobalRanker
+from segflow.rankers.scorers import personal_frequency, recent_popularity
+from segflow.rankers.segment_rankers import score_with_deltas
+from segflow.rankers.snapshot import RankingWeek
+
+Score = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]]
+_BLOCK = 512
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A ranker under test: its role in the verdict, and its scores (rows, C) of the test examples `rows`."""
+
+    name: str
+    role: Role
+    score: Score
+
+
+def simple_arms(week: RankingWeek, examples: Examples) -> list[Arm]:
+    """The baselines that need no training of this project's own."""
+    features = week.features_after()
+    return [
+        Arm("popularity", "baseline", lambda rows: recent_popularity(features, examples.users[rows])),
+        Arm("personal_frequency", "baseline", lambda rows: personal_frequency(features, examples.users[rows])),
+        Arm("cooccurrence", "baseline", lambda rows: examples.cooccurrence[rows].astype(np.float32)),
+    ]
+
+
+def ranker_arm(
+    name: str,
+    role: Role,
+    week: RankingWeek,
+    ranker: GlobalRanker,
+    examples: Examples,
+    groups: Mapping[str, tuple[list[str], Delta]] | None = None,
+) -> Arm:
+    """The global ranker, or with `groups` (name -> members and delta) what these make of it."""
+    found = groups or {}
+    deltas = {code: delta for code, (_, delta) in enumerate(found.values())}
+    codes = {user: code for code, (members, _) in enumerate(found.values()) for user in members}
+    assignment = week.assignment(codes)
+    return Arm(name, role, lambda rows: score_with_deltas(ranker, deltas, assignment, examples, rows))
+
+
+def evaluate(
+    arms: list[Arm], week: RankingWeek, examples: Examples, segment_of: Mapping[str, str], seed: int
+) -> pa.Table:
+    """Rows of `ranking_results` without the week: one per user, arm and task.
+
+    Task `all` ranks every candidate, `new` only those the user never had. Users without a relevant item in a task are left
+    out of it. Raises UserError when the test week holds nobody to test.
+    """
+    if len(examples) == 0:
+        raise UserError(
+            "ranking_results: the week after the snapshot week has no event with a candidate item; "
+            "ingest that week's days, or choose an earlier week"
+        )
+    users = [str(user) for user in week.sequences.user_ids[examples.users]]
+    parts = []
+    for arm in arms:
+        for rows in _blocks(len(examples)):
+            scores = arm.score(rows)
+            had = examples.had.dense(rows, examples.candidates)
+            wanted = examples.wanted.dense(rows, examples.candidates)
+            names = [users[row] for row in rows]
+            segments = [segment_of.get(name, "unassigned") for name in names]
+            parts.append(_rows(arm.name, seed, "all", names, segments, ranking_metrics(scores, wanted), wanted.sum(1)))
+            fresh = wanted & ~had
+            parts.append(
+                _rows(arm.name, seed, "new", names, segments, ranking_metrics(scores, fresh, had), fresh.sum(1))
+            )
+    return pa.concat_tables(parts)
+
+
+def list_qualities(
+    arms: list[Arm], week: RankingWeek, examples: Examples, category_of: Mapping[str, str], count: int = 10
+) -> list[ListQuality]:
+    """Coverage, novelty, diversity and calibration of each arm's top `count`."""
+    names = sorted(set(category_of.values())) or ["none"]
+    codes = np.array([names.index(category_of.get(item, names[0])) for item in week.candidate_ids])
+    features = week.features_after()
+    popularity = np.bincount(features.pairs.items, minlength=examples.candidates).astype(np.float64)
+    history = np.zeros((len(examples), len(names)))
+    np.add.at(history, (examples.had.user_of_pair, codes[examples.had.items]), 1.0)
+    qualities = []
+    for arm in arms:
+        top = np.concatenate([top_k(arm.score(rows), count) for rows in _blocks(len(examples))])
+        qualities.append(list_quality(arm.name, top, popularity, codes, history))
+    return qualities
+
+
+def _blocks(examples: int) -> Iterator[npt.NDArray[np.int64]]:
+    for start in range(0, examples, _BLOCK):
+        yield np.arange(start, min(start + _BLOCK, examples))
+
+
+def _rows(
+    arm: str,
+    seed: int,
+    task: str,
+    users: list[str],
+    segments: list[str],
+    metrics: Mapping[str, npt.NDArray[np.floating]],
+    relevant: npt.NDArray[np.integer],
+) -> pa.Table:
+    size = len(users)
+    table = pa.table(
+        {
+            "user_id": users,
+            "arm": [arm] * size,
+            "seed": pa.array([seed] * size, pa.int32()),
+            "task": [task] * size,
+            "segment_id": segments,
+            "relevant": pa.array(relevant, pa.int32()),
+            **{f"{metric}_{k}": metrics[f"{metric}_{k}"].astype(np.float64) for metric in METRICS for k in CUTOFFS},
+        }
+    )
+    return table.filter(pa.array(relevant > 0))

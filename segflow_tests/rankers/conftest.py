@@ -1,0 +1,99 @@
+"""A small log in which users have habits: every user buys its own items weekly and, rarely, something new."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from segflow.config import BehaviorConfig, RankerConfig
+from segflow.rankers.examples import Examples, build_examples, training_cuts
+from segflow.rankers.features import ItemHistory, candidate_items
+from segflow.rankers.global_ranker import GlobalRanker, fit_global_ranker
+from segflow.representation.behavior import fit_behavior_model
+from segflow.representation.sequences import MICROSECONDS_PER_DAY as DAY
+from segflow.representation.sequences import MICROSECONDS_PER_WEEK as WEEK
+from segflow.representation.sequences import EventSequences
+
+USERS, ITEMS, WEEKS = 60, 40, 14
+SNAPSHOT = (WEEKS - 2) * WEEK  # the last two weeks of the log validate and test
+CONFIG = RankerConfig(
+    minimum_item_events=3,
+    minimum_item_users=2,
+    training_weeks=4,
+    hidden=8,
+    steps=80,
+    batch_users=32,
+    check_every=20,
+    delta_steps=20,
+    gate_users=20,
+    cooccurrence_regularization=10,
+)
+
+
+def make_log(seed: int = 0) -> EventSequences:
+    rng = np.random.default_rng(seed)
+    rows = []
+    for user in range(USERS):
+        group = user % 2
+        # Half of the catalogue belongs to each group; a user has eight habits, each bought in most weeks.
+        own = group * (ITEMS // 2) + rng.choice(ITEMS // 2, 8, replace=False)
+        for week in range(WEEKS):
+            for item in own[rng.random(8) < 0.6]:
+                rows.append((user, (week * 7 + int(rng.integers(7))) * DAY + 3600_000_000, item))
+            other = group * (ITEMS // 2) + rng.integers(ITEMS // 2)
+            rows.append((user, (week * 7 + 3) * DAY + 7200_000_000, other))
+    rows.sort()
+    users, times, items = (np.array(column) for column in zip(*rows, strict=True))
+    return EventSequences(
+        user_ids=np.array([f"u{user:03}" for user in range(USERS)]),
+        offsets=np.searchsorted(users, np.arange(USERS + 1)),
+        items=items.astype(np.int32),
+        types=np.zeros(len(items), np.int8),
+        times=times,
+        values=np.ones(len(items), np.float32),
+        item_ids=np.array([f"i{item:02}" for item in range(ITEMS)]),
+        event_types=("buy",),
+    )
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything the ranker tests share."""
+
+    log: EventSequences
+    history: ItemHistory
+    training: Examples
+    validation: Examples
+    test: Examples
+    everybody: Examples
+    vectors: np.ndarray
+    ranker: GlobalRanker
+
+
+@pytest.fixture(scope="package")
+def world() -> World:
+    log = make_log()
+    text = np.random.default_rng(1).normal(size=(ITEMS, 8)).astype(np.float32)
+    small = BehaviorConfig(width=16, layers=1, heads=2, context=16, epochs=1)
+    backbone = fit_behavior_model(log.before(SNAPSHOT), text, small, seed=0)
+    candidates = candidate_items(log.before(SNAPSHOT), CONFIG.minimum_item_events, CONFIG.minimum_item_users)
+    history = ItemHistory(log, candidates)
+
+    def examples(cuts: list[int], only: bool = True) -> Examples:
+        return build_examples(log, history, backbone, cuts, CONFIG, only_with_targets=only)
+
+    training, validation = examples(training_cuts(SNAPSHOT, CONFIG.training_weeks)), examples([SNAPSHOT])
+    vectors = backbone.item_vectors()[candidates]
+    ids = tuple(log.item_ids[candidates].tolist())
+    return World(
+        log=log,
+        history=history,
+        training=training,
+        validation=validation,
+        test=examples([SNAPSHOT + WEEK]),
+        everybody=examples([SNAPSHOT + WEEK], only=False),
+        vectors=vectors,
+        ranker=fit_global_ranker(training, validation, vectors, ids, CONFIG, seed=0),
+    )

@@ -127,10 +127,15 @@ def fit_behavior_model(
     network = Network(torch.from_numpy(np.ascontiguousarray(item_vectors)), len(sequences.event_types), config)
     end = int(sequences.times.max()) + 1
     split = end - int(config.validation_days * MICROSECONDS_PER_DAY)
+    if not (sequences.times < split).any():
+        raise UserError(
+            f"behaviour model: all events lie within the last {config.validation_days:g} days, which are kept for early "
+            "stopping; choose a later week or lower behavior.validation_days"
+        )
     trainer = _Trainer(network, sequences, config, split, end, seed)
     best, best_loss, waited = network.state_dict(), math.inf, 0
     for epoch in range(config.epochs):
-        training = trainer.train(epoch)
+        training = trainer.train()
         validation = trainer.validate()
         log(epoch, {f"train_{k}": v for k, v in training.items()} | {f"valid_{k}": v for k, v in validation.items()})
         if validation["loss"] < best_loss:
@@ -159,7 +164,7 @@ class _Trainer:
         )
         self.step, self.steps = 0, config.epochs * max(1, -(-len(self.moments.times) // config.batch_moments))
 
-    def train(self, epoch: int) -> dict[str, float]:
+    def train(self) -> dict[str, float]:
         """One pass over every moment before the split, in windows that begin elsewhere each time."""
         self.network.train()
         users = len(self.moments.offsets) - 1
@@ -186,11 +191,11 @@ class _Trainer:
         return sums
 
     def validate(self) -> dict[str, float]:
-        """Mean losses of the moments that are followed by one in the validation days."""
+        """Mean losses of the moments whose outcome, a next moment or still none, lies in the validation days."""
         self.network.eval()
         moments, config = self.moments, self.config
         ahead = np.append(moments.times[1:], 0)
-        wanted = np.where(moments.follows, (ahead >= self.split), moments.times >= self.split)
+        wanted = ~moments.follows | (ahead >= self.split)
         # Windows that end at the user's last moment, so that every validated moment has as much past as there is.
         begin, end = moments.offsets[:-1], moments.offsets[1:]
         starts, stops = np.maximum(begin, end - config.context), end

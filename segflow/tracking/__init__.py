@@ -5,6 +5,11 @@ touches MLflow's global state, so two steps in one process cannot write into eac
 working directory by accident.
 """
 
-from segflow.tracking.runs import Run, Tracking
+import os
+
+# A pipeline that reads user logs should not call home.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+from segflow.tracking.runs import Run, Tracking  # noqa: E402
 
 __all__ = ["Run", "Tracking"]

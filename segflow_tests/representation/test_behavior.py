@@ -136,5 +136,7 @@ def test_mistakes_are_named(log: EventSequences, vectors: np.ndarray, model: Beh
         fit_behavior_model(log, vectors[:-1], CONFIG, seed=0)
     with pytest.raises(UserError, match="no events"):
         fit_behavior_model(log.before(0), vectors, CONFIG, seed=0)
+    with pytest.raises(UserError, match="validation_days"):
+        fit_behavior_model(log.before(6 * DAY), vectors, CONFIG, seed=0)
     with pytest.raises(UserError, match="train it again"):
         model.states(replace(log, event_types=("buy", "look")), _end(log), np.arange(USERS))

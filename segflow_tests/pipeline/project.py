@@ -1,0 +1,132 @@
+"""A project folder as a user has one: a log, `segflow.yaml`, `dagster.yaml`, and the `segflow` command run in it.
+
+No assertion is made here.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+import yaml
+
+from segflow import tables
+from segflow.config import ComputeConfig
+from segflow.storage import Storage, connect
+from segflow.tables import Table
+
+_DAGSTER_YAML = Path(__file__).parents[2] / "dagster.yaml"
+
+SOURCE: Mapping[str, Any] = {
+    "events": {
+        "path": "events.csv",
+        "columns": {"user_id": "user", "item_id": "item", "event_type": "type", "ts": "time", "value": "price"},
+    },
+    "items": {
+        "path": "items.csv",
+        "columns": {"item_id": "product", "title": "name", "category": ["department"], "price": "price"},
+    },
+}
+"""How the planted log maps to the event schema."""
+
+SMALL: Mapping[str, Any] = {
+    "cleaning": {"require_positive": ["value"]},
+    "behavior": {"width": 32, "layers": 1, "context": 24, "epochs": 1},
+    "segments": {"k_max": 6},
+    "rankers": {"steps": 40, "check_every": 20, "delta_steps": 10, "training_weeks": 3, "placebos": 1},
+    "compute": {"memory_limit": "1GB"},
+}
+"""Settings with which a week takes seconds; what is learned is still good enough to find planted segments."""
+
+
+@dataclass(frozen=True)
+class Project:
+    """A folder with settings and, after a run, everything that segflow made."""
+
+    folder: Path
+
+    @classmethod
+    def make(cls, folder: Path, start: date, end: date, **settings: Any) -> Project:
+        """Write the settings files to `folder`; `settings` replace whole sections of the small ones."""
+        folder.mkdir(parents=True, exist_ok=True)
+        calendar = {"start": start, "end": end}
+        values = {"source": SOURCE, "calendar": calendar, **SMALL, **settings}
+        (folder / "segflow.yaml").write_text(yaml.safe_dump(_plain(values), sort_keys=False), encoding="utf-8")
+        shutil.copy(_DAGSTER_YAML, folder)
+        return cls(folder)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of a user's shell in this folder."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("SEGFLOW_", "DAGSTER_"))}
+        return {**kept, "DAGSTER_HOME": str(self.folder), "SEGFLOW_CONFIG": str(self.folder / "segflow.yaml")}
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """`python arguments` in a process group of its own."""
+        return subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """`python arguments`, to its end."""
+        process = self.start(*arguments)
+        out, err = process.communicate(timeout=300)
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+    def segflow(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """`segflow arguments`, to its end."""
+        return self.python("-m", "segflow.cli", *arguments)
+
+    def job(self, job: str, first: str, last: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Materialize the partitions `first` to `last` of a Dagster job, in process."""
+        return self.python("-m", "segflow_tests.pipeline.run_job", job, first, *([last] if last else []))
+
+    @cached_property
+    def storage(self) -> Storage:
+        """The tables."""
+        return Storage(str(self.folder / "data" / "tables"))
+
+    def read(self, table: Table, where: Mapping[str, Any] | None = None, version: int | None = None) -> pa.Table:
+        """Rows of a table, ordered by its key."""
+        with connect(ComputeConfig(spill=str(self.folder / "spill"), threads=1)) as connection:
+            return self.storage.read(connection, table, where=where, version=version)
+
+    def versions(self) -> dict[str, int | None]:
+        """Table name -> version."""
+        return {name: self.storage.version(table) for name, table in tables.ALL.items()}
+
+    def files(self, table: Table) -> dict[tuple[Any, ...], set[str]]:
+        """Partition -> the files that hold its rows now."""
+        opened = self.storage.open(table)
+        assert opened is not None
+        found: dict[tuple[Any, ...], set[str]] = {}
+        for action in pa.table(opened.get_add_actions(flatten=True)).to_pylist():
+            key = tuple(action[f"partition.{name}"] for name in table.partitions)
+            found.setdefault(key, set()).add(action["path"])
+        return found
+
+    def instance(self) -> dg.DagsterInstance:
+        """The Dagster instance of the folder."""
+        return dg.DagsterInstance.from_config(str(self.folder))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(one) for key, one in value.items()}
+    return value

@@ -8,7 +8,7 @@ UI_PORT ?= 3000
 MLFLOW_PORT ?= 5000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-ui check format ui mlflow clean
+.PHONY: help demo test test-ui check format docs ui mlflow clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -44,6 +44,9 @@ check: $(VENV)/.dev ## style, types, architecture, definitions
 
 format: $(VENV)/.dev ## put the code in the house style
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+docs: $(VENV)/.demo ## the reference pages of tables and settings
+	@$(BIN)/python -m segflow.reference docs
 
 ui: $(VENV)/.demo ## the Dagster UI over what was made here
 	@$(HOME_HERE) $(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1 -p $(UI_PORT)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import time
 import warnings
 from collections.abc import Sequence
 from datetime import date
@@ -28,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="segflow", description=__doc__ and "From an event log to segments and a verdict."
+        prog="segflow", description="From an event log to segments, rankers, and a verdict on whether segmenting paid."
     )
     parser.add_argument(
         "--config", type=Path, help="settings file (default: $SEGFLOW_CONFIG, or the nearest segflow.yaml)"
@@ -63,32 +62,9 @@ def _environment(config: Path | None) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from segflow.config import load
-    from segflow.events.preflight import preflight
+    from segflow.runs import run
 
-    began = time.monotonic()
-
-    def say(message: str) -> None:
-        print(f"[{time.monotonic() - began:6.1f} s] {message}", flush=True)
-
-    config = load()
-    preflight(config)
-    say("settings and sources are readable")
-
-    import dagster as dg
-
-    from segflow.definitions import defs
-    from segflow.defs.partitions import CALENDAR
-    from segflow.defs.runner import Runner, reported_weeks
-
-    weeks = sorted(options.week or reported_weeks(options.weeks))
-    with dg.DagsterInstance.get() as instance:
-        runner = Runner(defs, instance, say, options.force)
-        runner.catalogue()
-        runner.days(CALENDAR.start, CALENDAR.last_day.fromordinal(CALENDAR.last_day.toordinal() + 1))
-        for week in weeks:
-            say(f"— week {week} —")
-            runner.week(week)
+    run(options.week, options.weeks, options.force)
     print()
     _report(options)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -128,6 +128,27 @@ class CalendarConfig(Section):
         """The first day of the week that `day` lies in."""
         return day - timedelta(days=(day - self.first_week).days % 7)
 
+    def testable(self, weeks: Sequence[date]) -> list[date]:
+        """`weeks` in order, each with history before it and a whole test week after it inside the calendar.
+
+        Raises UserError for the first week that is not.
+        """
+        for week in weeks:
+            if self.week(week) != week:
+                near = self.week(week)
+                raise UserError(f"week {week} is no {self.week_starts}; the snapshot week around it is {near}")
+            if week <= self.first_week or week + timedelta(weeks=2) > self.last_day + timedelta(days=1):
+                raise UserError(
+                    f"week {week} has no week of history before it, or no whole test week after it, between calendar.start "
+                    f"({self.start}) and the last day ({self.last_day}); choose another week"
+                )
+        return sorted(set(weeks))
+
+    def last_testable(self, count: int) -> list[date]:
+        """The last `count` testable weeks."""
+        last = self.week(self.last_day + timedelta(days=1)) - timedelta(weeks=2)
+        return self.testable([last - timedelta(weeks=back) for back in range(count)])
+
 
 class CleaningConfig(Section):
     """What counts as a valid, human event."""
@@ -167,7 +188,7 @@ class BehaviorConfig(Section):
     heads: int = Field(4, ge=1, le=16, description="attention heads; width must be a multiple of it")
     context: int = Field(48, ge=4, le=512, description="most recent moments the model looks at")
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout during pre-training")
-    epochs: int = Field(4, ge=1, le=200, description="most passes over the log")
+    epochs: int = Field(3, ge=1, le=200, description="most passes over the log")
     patience: int = Field(2, ge=1, le=50, description="epochs without a better validation loss before stopping")
     batch_moments: int = Field(512, ge=64, le=65536, description="moments in one training step")
     learning_rate: float = Field(3e-3, gt=0, le=0.1, description="peak learning rate of AdamW")
@@ -299,6 +320,7 @@ class ComputeConfig(Section):
     """What one step may use."""
 
     threads: int = Field(2, ge=1, le=256, description="threads of one step")
+    processes: int = Field(2, ge=1, le=64, description="weeks that the command line works on side by side")
     memory_limit: str = Field("2GB", pattern=r"^\d+(\.\d+)?\s?(MB|GB|TB)$", description="DuckDB's memory in one step")
     spill: str = Field("data/spill", description="folder for what does not fit in memory")
     spill_limit: str = Field("20GB", pattern=r"^\d+(\.\d+)?\s?(MB|GB|TB)$", description="most that may be spilled")

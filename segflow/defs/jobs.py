@@ -14,29 +14,26 @@ DAYS = dg.define_asset_job(
     selection=["raw_events", "events", "quarantined_events", "sessions", "session_embeddings"],
     description="One or more days of the log, from source rows to session vectors.",
 )
-SNAPSHOT_WEEK = dg.define_asset_job(
-    "snapshot_week",
-    selection=[
-        "behavior_model",
-        "user_embeddings",
-        "segmentation",
-        "segment_ledger",
-        "user_segments",
-        "segment_profiles",
-        "global_ranker",
-        "control_rankers",
-    ],
-    description="One snapshot: representation, segments, the global ranker and the controls.",
+MODELS_WEEK = dg.define_asset_job(
+    "models_week",
+    selection=["behavior_model", "global_ranker"],
+    description="What a week learns from everybody: the behaviour model and the global ranker.",
+)
+SEGMENTS_WEEK = dg.define_asset_job(
+    "segments_week",
+    selection=["user_embeddings", "segmentation", "segment_ledger", "user_segments", "segment_profiles"],
+    description="The segments of a week, tied to those of the week before.",
 )
 SEGMENT_RANKERS = dg.define_asset_job(
-    "segment_rankers",
+    # A job may not have the name of an asset: both become op graphs of the same code location.
+    "segment_rankers_week",
     selection=["segment_rankers"],
     description="The rankers of the segments of a week.",
 )
 REPORT_WEEK = dg.define_asset_job(
     "report_week",
-    selection=["recommendations", "ranking_results", "list_quality", "evaluation_report"],
-    description="Recommendations, the test on the following week, and the report.",
+    selection=["control_rankers", "recommendations", "ranking_results", "list_quality", "evaluation_report"],
+    description="The controls, recommendations, the test on the following week, and the report.",
 )
 
-ALL = [CATALOGUE, DAYS, SNAPSHOT_WEEK, SEGMENT_RANKERS, REPORT_WEEK]
+ALL = [CATALOGUE, DAYS, MODELS_WEEK, SEGMENTS_WEEK, SEGMENT_RANKERS, REPORT_WEEK]

@@ -7,7 +7,7 @@ the upstream partitions that it read. A partition is up to date when its inputs,
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
@@ -60,18 +60,15 @@ class Provenance:
         digest = hashlib.sha256(plan.code_version.encode())
         if plan.observes is not None:
             digest.update(self._observed(plan).encode())
-        day = partition_day(key) if key else None
-        for table, window in sorted(plan.reads.items(), key=lambda one: one[0].name):
-            made = self.made(table.name)
-            if window.days is None or day is None:
-                chosen = sorted(made.items())
-            else:
-                first, last = window.days(day, day)
-                chosen = [
-                    (name, made[name]) for name in self._sorted(table.name) if first <= partition_day(name) < last
-                ]
-            digest.update(f"{table.name}:{[(name, one.content) for name, one in chosen]}".encode())
+        for name, chosen in self._chosen(plan, key):
+            digest.update(f"{name}:{chosen}".encode())
         return digest.hexdigest()[:16]
+
+    def contents(self, plan: Plan, key: str) -> dict[str, str]:
+        """Upstream table -> digest of the content that the partition `key` of `plan` would read now."""
+        return {
+            name: hashlib.sha256(str(chosen).encode()).hexdigest()[:16] for name, chosen in self._chosen(plan, key)
+        }
 
     def stale(self, plan: Plan, keys: Sequence[str]) -> list[str]:
         """Those of `keys` that were never made, or not from what is there now."""
@@ -82,14 +79,22 @@ class Provenance:
             if any(key not in own or own[key].inputs != self.inputs(plan, key) for own in made.values())
         ]
 
+    def _chosen(self, plan: Plan, key: str) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+        """Upstream table -> the partitions inside its window, each with the digest of its content."""
+        day = partition_day(key) if key else None
+        for table, window in sorted(plan.reads.items(), key=lambda one: one[0].name):
+            made = self.made(table.name)
+            names = sorted(made)
+            if window.days is not None and day is not None:
+                first, last = window.days(day, day)
+                names = [name for name in names if first <= partition_day(name) < last]
+            yield table.name, [(name, made[name].content) for name in names]
+
     def _observed(self, plan: Plan) -> str:
         if plan.name not in self._outside:
             assert plan.observes is not None
             self._outside[plan.name] = plan.observes()
         return self._outside[plan.name]
-
-    def _sorted(self, asset: str) -> list[str]:
-        return sorted(self.made(asset))
 
     def _read(self, key: dg.AssetKey) -> dict[str, Made]:
         kind = dg.DagsterEventType.ASSET_MATERIALIZATION

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from segflow.rankers.snapshot import RankingWeek
     from segflow.representation.behavior import BehaviorModel
     from segflow.representation.sequences import EventSequences
+
+
+_KEPT: dict[Hashable, RankingWeek] = {}
 
 
 def start_of(day: date) -> datetime:
@@ -78,13 +82,23 @@ def segments_of(step: Step) -> dict[str, str]:
 
 
 def ranking_week(step: Step) -> RankingWeek:
-    """The declared window of events as the rankers of the step's week see it."""
+    """The declared window of events as the rankers of the step's week see it.
+
+    The last one is kept: its training examples cost more than the training, and the next step of a process often asks for
+    the same. It is kept by the versions of the tables it was made from, so it cannot be out of date.
+    """
     from segflow.rankers.snapshot import RankingWeek
 
-    ids, _ = item_vectors(step)
-    backbone = behavior_model_of(step)
-    sequences = event_sequences(step, ids, backbone.event_types)
-    return RankingWeek.of(sequences, backbone, microseconds(step.week), step.config.rankers)
+    made_from = (tables.EVENTS, tables.ITEM_EMBEDDINGS, tables.BEHAVIOR_MODEL)
+    versions = tuple(step.storage.version(table) for table in made_from)
+    key = (step.storage.root, step.week, str(step.bounds(tables.EVENTS)), versions, step.config.rankers)
+    if key not in _KEPT:
+        _KEPT.clear()
+        ids, _ = item_vectors(step)
+        backbone = behavior_model_of(step)
+        sequences = event_sequences(step, ids, backbone.event_types)
+        _KEPT[key] = RankingWeek.of(sequences, backbone, microseconds(step.week), step.config.rankers)
+    return _KEPT[key]
 
 
 def global_ranker_of(step: Step) -> GlobalRanker:

@@ -7,32 +7,27 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import date, timedelta
 from typing import Any
 
 import dagster as dg
 
 from segflow.defs.materializes import PLANS, Plan
-from segflow.defs.partitions import CALENDAR
 from segflow.defs.progress import PROGRESS
 from segflow.defs.provenance import Provenance
 from segflow.errors import UserError
 
 Say = Callable[[str], None]
 
-_CATALOGUE = ["items", "users", "item_embeddings"]
-_DAYS = ["raw_events", "events", "sessions", "session_embeddings"]
-_SNAPSHOT = [
-    "behavior_model",
-    "user_embeddings",
-    "segmentation",
-    "segment_ledger",
-    "user_segments",
-    "segment_profiles",
-    "global_ranker",
-    "control_rankers",
-]
-_REPORT = ["recommendations", "ranking_results", "evaluation_report"]
+_JOBS = {
+    "catalogue": ["items", "users", "item_embeddings"],
+    "days": ["raw_events", "events", "sessions", "session_embeddings"],
+    "models_week": ["behavior_model", "global_ranker"],
+    "segments_week": ["user_embeddings", "segmentation", "segment_ledger", "user_segments", "segment_profiles"],
+    "segment_rankers_week": ["segment_rankers"],
+    "report_week": ["control_rankers", "recommendations", "ranking_results", "evaluation_report"],
+}
 
 
 class Runner:
@@ -47,23 +42,35 @@ class Runner:
 
     def catalogue(self) -> None:
         """Items, users and item vectors."""
-        self._group("catalogue", _CATALOGUE, [""])
+        self._group("catalogue", [""])
 
     def days(self, first: date, last: date) -> None:
         """Every day in [first, last)."""
         count = (last - first).days
-        self._group("days", _DAYS, [(first + timedelta(days=number)).isoformat() for number in range(count)])
+        self._group("days", [(first + timedelta(days=number)).isoformat() for number in range(count)])
 
-    def week(self, week: date) -> None:
-        """One snapshot week, from the behaviour model to the report."""
-        key = week.isoformat()
-        self._group("snapshot_week", _SNAPSHOT, [key])
-        self._provenance.forget("segment_rankers")
-        self._group("segment_rankers", ["segment_rankers"], segment_keys(week))
-        self._group("report_week", _REPORT, [key])
+    def models(self, week: date) -> None:
+        """What a week learns from everybody. Weeks do not depend on each other here."""
+        self._group("models_week", [week.isoformat()])
 
-    def _group(self, job: str, names: Sequence[str], keys: Sequence[str]) -> None:
-        plans = [PLANS[name] for name in names]
+    def segments(self, week: date) -> None:
+        """The segments of a week. Earlier weeks come first: they give the segments their ids."""
+        self._group("segments_week", [week.isoformat()])
+
+    def report(self, week: date) -> None:
+        """Segment rankers, controls, recommendations, the test and the report."""
+        self._group("segment_rankers_week", segment_keys(week))
+        self._group("report_week", [week.isoformat()])
+
+    def is_stale(self, stage: str, week: date) -> bool:
+        """Whether `models` or `report` of `week` would do anything."""
+        keys = {"models_week": [week.isoformat()]}
+        if stage == "report":
+            keys = {"segment_rankers_week": segment_keys(week), "report_week": [week.isoformat()]}
+        return self._force or any(self._provenance.stale(PLANS[name], keys[job]) for job in keys for name in _JOBS[job])
+
+    def _group(self, job: str, keys: Sequence[str]) -> None:
+        plans = [PLANS[name] for name in _JOBS[job]]
         if self._force or not any(key in self._provenance.made(plan.tables[0].name) for plan in plans for key in keys):
             self._run(job, plans, keys)
             return
@@ -102,6 +109,13 @@ class Runner:
             raise UserError(_reason(result))
 
 
+@contextmanager
+def open_runner(definitions: dg.Definitions, say: Say, force: bool = False) -> Iterator[Runner]:
+    """A runner on the instance of `$DAGSTER_HOME`."""
+    with dg.DagsterInstance.get() as instance:
+        yield Runner(definitions, instance, say, force)
+
+
 class _Lines(logging.Handler):
     """Passes on what steps say to people, and nothing of Dagster's own bookkeeping."""
 
@@ -129,21 +143,6 @@ def segment_keys(week: date) -> list[str]:
         for row in rows
         if row["cluster"] is not None
     ]
-
-
-def reported_weeks(count: int) -> list[date]:
-    """The last `count` weeks whose test week lies wholly inside the calendar.
-
-    Raises UserError when the calendar is too short.
-    """
-    last = CALENDAR.week(CALENDAR.last_day + timedelta(days=1)) - timedelta(weeks=2)
-    weeks = [last - timedelta(weeks=back) for back in reversed(range(count))]
-    if weeks[0] <= CALENDAR.first_week:
-        raise UserError(
-            f"calendar: {CALENDAR.start} to {CALENDAR.last_day} holds no {count} snapshot weeks with history before and a "
-            "test week after; use a longer log"
-        )
-    return weeks
 
 
 def _stretches(keys: Sequence[str], wanted: Sequence[str]) -> Iterator[list[str]]:

@@ -69,6 +69,7 @@ class Step:
         # Digested before anything is read: if an input changes meanwhile, the record says so and the partition is stale.
         provenance = Provenance(context.instance)
         self._inputs = {key: provenance.inputs(plan, key) for key in self.keys}
+        self.contents = provenance.contents(plan, self.keys[0]) if len(self.keys) == 1 else {}
 
     @classmethod
     @contextmanager
@@ -126,14 +127,14 @@ class Step:
 
     def view(self, table: Table, name: str | None = None) -> None:
         """A DuckDB view over the declared window of `table`."""
-        self.storage.view(self.connection, table, name=name, where=self._where(table))
+        self.storage.view(self.connection, table, name=name, where=self.bounds(table))
 
     def read(self, table: Table, columns: list[str] | None = None, **where: date | str) -> pa.Table:
         """The declared window of `table` as Arrow, ordered by its key; `where` narrows it to one partition.
 
         Raises UserError when nothing is there.
         """
-        bounds: dict[str, Any] = {**self._where(table), **where}
+        bounds: dict[str, Any] = {**self.bounds(table), **where}
         rows = self.storage.read(self.connection, table, columns=columns, where=bounds)
         if rows.num_rows == 0 and table.partitions:
             wanted = ", ".join(f"{key} {_spell(value)}" for key, value in bounds.items())
@@ -219,7 +220,8 @@ class Step:
                 metadata={"rows": violation.rows},
             )  # fmt: skip
 
-    def _where(self, table: Table) -> Mapping[str, Any]:
+    def bounds(self, table: Table) -> Mapping[str, Any]:
+        """The declared window of `table` for this run: partition column -> half-open range."""
         window: Window = self._plan.reads[table]
         if window.days is None or not table.partitions:
             return {}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import date, timedelta
+
 import duckdb
 
 from segflow.config import Config
@@ -10,8 +13,10 @@ from segflow.events.catalogue import items_query, users_query
 from segflow.events.mapping import mapped_events, with_day
 
 
-def preflight(config: Config) -> list[str]:
+def preflight(config: Config, weeks: Sequence[date] = ()) -> list[str]:
     """Read the sources without writing; returns a line about each.
+
+    weeks: snapshot weeks that are to be run; each needs events in the week and in the test week after it.
 
     Raises UserError for a file that is missing or unreadable, a mapped column that does not exist, and a log that is empty or
     lies outside the calendar.
@@ -33,6 +38,13 @@ def preflight(config: Config) -> list[str]:
                 f"{path}: its events lie between {first.date()} and {last.date()}, outside the calendar from {start}"
                 f"{f' to {end}' if end else ''}; correct calendar.start and calendar.end"
             )
+        for week in weeks:
+            for start, what in ((week, "the snapshot week"), (week + timedelta(weeks=1), "its test week")):
+                found = connection.execute(
+                    f"SELECT count(*) FROM ({rows}) WHERE day >= $1 AND day < $2", [start, start + timedelta(weeks=1)]
+                ).fetchone()
+                if not found or not found[0]:
+                    raise UserError(f"week {week}: {what} from {start} has no events in {path}; choose another week")
         items = connection.execute(f"SELECT count(*) FROM ({items_query(connection, config.source)})").fetchone()
         users = connection.execute(
             f"SELECT count(DISTINCT user_id) FROM ({users_query(connection, config.source.users)})"

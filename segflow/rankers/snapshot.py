@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +54,7 @@ class RankingWeek:
         """(C, width) the backbone's vectors of the candidates."""
         return self.backbone.item_vectors()[self.history.candidates]
 
+    @cached_property
     def training(self) -> Examples:
         """Users at the cuts of the last weeks whose target week is over before this week starts."""
         return self._examples(training_cuts(self.start_us, self.config.training_weeks))

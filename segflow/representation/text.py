@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,8 @@ Progress = Callable[[int, int], None]
 class Encoder:
     """A transformer encoder with its pooling. Create one with `Encoder.load`."""
 
-    def __init__(self, tokenizer: object, model: torch.nn.Module, pooling: str, config: TextConfig):
+    def __init__(self, tokenizer: object, model: torch.nn.Module, pooling: str, config: TextConfig, threads: int = 1):
+        self._threads = threads
         self._tokenizer = tokenizer
         self._model = model.eval()
         self._width = int(model.config.hidden_size)  # type: ignore[union-attr, arg-type]
@@ -41,7 +43,7 @@ class Encoder:
         return f"{self._config.encoder}@{self._pooling}-{self._config.max_tokens}"
 
     @classmethod
-    def load(cls, config: TextConfig) -> Encoder:
+    def load(cls, config: TextConfig, threads: int = 1) -> Encoder:
         """The encoder that the settings name. Raises UserError when it cannot be found."""
         from transformers import AutoModel, AutoTokenizer
         from transformers.utils.logging import disable_progress_bar
@@ -55,7 +57,7 @@ class Encoder:
             reason = str(error).splitlines()[0]
             raise UserError(f"text.encoder: cannot load '{config.encoder}': {reason}; name a local folder") from error
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        return cls(tokenizer, model.to(device), _pooling(place), config)
+        return cls(tokenizer, model.to(device), _pooling(place), config, threads)
 
     def encode(self, texts: Sequence[str], progress: Progress | None = None) -> npt.NDArray[np.float32]:
         """(n, d) float32 of unit length, in the order of `texts`.
@@ -66,7 +68,7 @@ class Encoder:
         lengths = np.array([len(one) for one in tokens])
         vectors = np.zeros((len(texts), self._width), np.float32)
         done = 0
-        with torch.inference_mode():
+        with torch.inference_mode(), _threads(self._threads):
             for index in _token_batches(lengths, self._config.batch_tokens):
                 vectors[index] = self._forward([tokens[row] for row in index])
                 done += len(index)
@@ -84,6 +86,17 @@ class Encoder:
             mask = batch["attention_mask"].unsqueeze(-1)
             pooled = (states * mask).sum(1) / mask.sum(1)
         return torch.nn.functional.normalize(pooled, dim=1).float().cpu().numpy()
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Encoding runs alone, so it may use more threads than the training that runs side by side."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def locate(encoder: str) -> str:

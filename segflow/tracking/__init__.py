@@ -10,6 +10,6 @@ import os
 # A pipeline that reads user logs should not call home.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
-from segflow.tracking.runs import Run, Tracking  # noqa: E402
+from segflow.tracking.runs import Run, Tracking
 
 __all__ = ["Run", "Tracking"]

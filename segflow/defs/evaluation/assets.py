@@ -99,7 +99,6 @@ def evaluation_report(step: Step) -> None:
     step.view(tables.RAW_EVENTS)
     step.view(tables.EVENTS)
     step.view(tables.QUARANTINED_EVENTS)
-    versions = {name: str(step.storage.version(table)) for name, table in tables.ALL.items()}
     report = write_report(
         week=step.week,
         test_week=step.week + timedelta(days=7),
@@ -109,7 +108,8 @@ def evaluation_report(step: Step) -> None:
         sweep=step.read(tables.SEGMENTATION).to_pylist(),
         lists=step.read(tables.LIST_QUALITY).to_pylist(),
         rows=step.query(load("evaluation/rows_by_outcome.sql")).to_pylist(),
-        versions=versions,
+        # Not table versions: those also count what other weeks wrote meanwhile, and the same page would never come twice.
+        versions=step.contents,
         config=step.config,
     )
     file = Path(step.config.report.folder) / f"{step.week}.html"

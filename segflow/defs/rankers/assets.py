@@ -45,7 +45,7 @@ def global_ranker(step: Step) -> None:
     week = ranking_week(step)
     curve = step.curve()
     ranker = fit_global_ranker(
-        week.training(),
+        week.training,
         week.validation(),
         week.item_vectors,
         week.candidate_ids,
@@ -93,7 +93,7 @@ def segment_rankers(step: Step) -> None:
     wanted = [segment for segment in wanted if segment in living]
     groups = {user: wanted.index(segment) for user, segment in segment_of.items() if segment in wanted}
     assignment = week.assignment(groups)
-    deltas = train_deltas(ranker, week.training(), assignment, step.config.rankers, step.config.seed)
+    deltas = train_deltas(ranker, week.training, assignment, step.config.rankers, step.config.seed)
     rows = [
         step.model_row(
             delta_to_bytes(deltas[code]),
@@ -127,7 +127,7 @@ def control_rankers(step: Step) -> None:
 
     week, ranker = ranking_week(step), global_ranker_of(step)
     segment_of = segments_of(step)
-    training, seed = week.training(), step.config.seed
+    training, seed = week.training, step.config.seed
     arms = {EVERYBODY: dict.fromkeys(segment_of, "everybody")}
     arms |= {
         f"placebo_{number}": placebo_groups(segment_of, seed + number)

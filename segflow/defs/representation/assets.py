@@ -29,7 +29,7 @@ def item_embeddings(step: Step) -> None:
 
     items = step.read(tables.ITEMS, ["item_id", "text", "text_hash"])
     known = step.storage.read(step.connection, tables.ITEM_EMBEDDINGS)
-    encoder = Encoder.load(step.config.text)
+    encoder = Encoder.load(step.config.text, step.config.compute.threads)
     rows, encoded = encode_new(
         encoder, items, known, lambda done, of: step.log(f"item_embeddings: {done} of {of} texts")
     )

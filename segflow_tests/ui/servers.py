@@ -1,0 +1,154 @@
+"""A small project that was run once, with `dagster dev` and `mlflow ui` over it. What a browser can look at, but no browser."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from segflow_tests.planted import planted_log
+
+ROOT = Path(__file__).parents[2]
+_BIN = Path(sys.executable).parent
+_ENDED = {"SUCCESS", "FAILURE", "CANCELED"}
+_RUNS = "{ runsOrError(limit: 100) { ... on Runs { results { runId status jobName tags { key value } } } } }"
+_MATERIALIZED = """
+query ($run: ID!) {
+  runOrError(runId: $run) {
+    ... on Run { assetMaterializations { assetKey { path } partition } }
+  }
+}
+"""
+
+SETTINGS = """\
+source:
+  events:
+    path: input/events.csv
+    columns: {{user_id: user, item_id: item, event_type: type, ts: time, value: price}}
+  items:
+    path: input/items.csv
+    columns: {{item_id: product, title: name, category: department, price: price}}
+calendar: {{start: {start}, end: {end}}}
+behavior: {{epochs: 3, width: 32}}
+rankers: {{steps: 40, delta_steps: 10, training_weeks: 3, placebos: 1}}
+segments: {{k_max: 5}}
+tracking: {{ui: "{mlflow}"}}
+"""
+
+
+@dataclass(frozen=True)
+class Servers:
+    """Where the project lies and where its two user interfaces answer."""
+
+    folder: Path
+    dagster: str
+    mlflow: str
+
+    def ask(self, query: str, variables: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The data that Dagster's GraphQL answers with."""
+        body = json.dumps({"query": query, "variables": variables or {}}).encode()
+        request = urllib.request.Request(f"{self.dagster}/graphql", body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            found: dict[str, Any] = json.load(answer)
+        assert "errors" not in found, found["errors"]
+        return found["data"]
+
+    def runs(self) -> dict[str, dict[str, Any]]:
+        """Run id -> run; tags as a mapping."""
+        runs = self.ask(_RUNS)["runsOrError"]["results"]
+        return {
+            run["runId"]: {**run, "tags": {tag["key"]: tag["value"] for tag in run["tags"]}} for run in runs
+        }
+
+    def ended(self, before: Mapping[str, Any], timeout: float = 150) -> list[dict[str, Any]]:
+        """The runs that were not there `before`, once all have ended and a while longer, so that a late one is seen."""
+        end = time.monotonic() + timeout
+        calm = 0
+        while time.monotonic() < end:
+            new = [run for run_id, run in self.runs().items() if run_id not in before]
+            calm = calm + 1 if new and all(run["status"] in _ENDED for run in new) else 0
+            if calm == 4:
+                return new
+            time.sleep(1)
+        raise AssertionError(f"no end after {timeout} s: {[run for run in self.runs().values()]}")
+
+    def materialized(self, run: Mapping[str, Any]) -> set[tuple[str, str | None]]:
+        """(asset, partition) of everything that a run materialized."""
+        events = self.ask(_MATERIALIZED, {"run": run["runId"]})["runOrError"]["assetMaterializations"]
+        return {(event["assetKey"]["path"][-1], event["partition"]) for event in events}
+
+
+@contextmanager
+def project(folder: Path) -> Iterator[tuple[Servers, date]]:
+    """A planted log run for its last testable week, both servers over it, and that week."""
+    log = planted_log(folder / "input", users=120, weeks=12)
+    ports = _free_ports(2)
+    servers = Servers(folder, *(f"http://127.0.0.1:{port}" for port in ports))
+    settings = SETTINGS.format(start=log.start, end=log.end, mlflow=servers.mlflow)
+    (folder / "segflow.yaml").write_text(settings, encoding="utf-8")
+    for name in ("dagster.yaml", "workspace.yaml"):
+        shutil.copy(ROOT / name, folder)
+    environment = os.environ | {"DAGSTER_HOME": str(folder), "SEGFLOW_CONFIG": str(folder / "segflow.yaml")}
+    week = date.fromordinal(log.end.toordinal() - 14)
+    subprocess.run([_BIN / "segflow", "run", "--week", str(week)], cwd=folder, env=environment, check=True)
+    store = f"sqlite:///{folder}/data/mlflow/mlflow.db"
+    dagster = ["dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(ports[0])]
+    mlflow = ["mlflow", "ui", "--backend-store-uri", store, "--host", "127.0.0.1", "--port", str(ports[1]), "--workers", "1"]
+    with (
+        _process(dagster, f"{servers.dagster}/server_info", folder, environment),
+        _process(mlflow, f"{servers.mlflow}/health", folder, environment),
+    ):
+        yield servers, week
+
+
+@contextmanager
+def _process(command: list[str], answers: str, folder: Path, environment: Mapping[str, str]) -> Iterator[None]:
+    """`command` in a process group of its own, from its first answer until the end of the block."""
+    log = folder / f"{command[0]}.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [_BIN / command[0], *command[1:]], cwd=folder, env=environment, stdout=out, stderr=out, start_new_session=True
+        )  # fmt: skip
+        try:
+            end = time.monotonic() + 90
+            while not _answers(answers):
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < end, log.read_text()
+                time.sleep(0.5)
+            yield
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait(20)
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=5):
+            return True
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        return False
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports

@@ -1,0 +1,216 @@
+"""What people do in the Dagster UI, done by clicks in a headless Chromium: look around, and materialize a day, a range of
+days, a week and one segment of a week.
+
+Runs are launched through the UI; that they ended well is asked of Dagster. `SEGFLOW_SCREENSHOTS` names a folder to keep the
+screenshots in.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+
+from segflow import tables
+from segflow_tests.ui.servers import Servers, project
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="pip install 'segflow[ui]'")
+
+pytestmark = pytest.mark.ui
+
+_CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+_GROUPS = {"events", "representation", "segments", "rankers", "evaluation"}
+_DAY = "2024-02-07"
+
+
+class Browser:
+    """A page, and the few gestures that the tests share."""
+
+    def __init__(self, page: sync_api.Page, shots: Path):
+        self.page = page
+        self._shots = shots
+
+    def shot(self, name: str) -> None:
+        """Keep what is on the screen."""
+        self.page.wait_for_timeout(1000)
+        self.page.screenshot(path=self._shots / f"{name}.png")
+
+    def materialize(self, partitions: str, expect: str = "Launch run") -> None:
+        """In the dialog: choose the partitions of an asset with one dimension and launch."""
+        self._confirm_neighbours()
+        field = self.page.get_by_placeholder(re.compile("^ex: ")).last
+        field.fill(partitions)
+        field.press("Tab")
+        self.launch(expect)
+
+    def launch(self, expect: str) -> None:
+        """Press the launching button, which must say `expect`."""
+        self.page.get_by_role("button", name=expect, exact=True).click()
+        sync_api.expect(self.page.get_by_text("Launch runs to materialize")).to_have_count(0)
+
+    def _confirm_neighbours(self) -> None:
+        """The events and the quarantined events come from one pass; Dagster asks before it makes both."""
+        dialog = self.page.get_by_text(re.compile("Additional assets will be materialized|Launch runs to materialize"))
+        dialog.first.wait_for()
+        if self.page.get_by_text("Additional assets will be materialized").count():
+            self.page.get_by_role("button", name="Confirm").click()
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Servers, date]]:
+    if _CHROMIUM is None:
+        pytest.skip("no chromium on the PATH")
+    with project(tmp_path_factory.mktemp("project")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def servers(site: tuple[Servers, date]) -> Servers:
+    return site[0]
+
+
+@pytest.fixture(scope="session")
+def week(site: tuple[Servers, date]) -> date:
+    return site[1]
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[sync_api.Browser]:
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=_CHROMIUM, args=_ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def browser(chromium: sync_api.Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    kept = os.environ.get("SEGFLOW_SCREENSHOTS")
+    shots = Path(kept) if kept else tmp_path_factory.getbasetemp()
+    shots.mkdir(parents=True, exist_ok=True)
+    page = chromium.new_page(viewport={"width": 1400, "height": 900})
+    page.set_default_timeout(30_000)
+    yield Browser(page, shots)
+    page.close()
+
+
+def test_lineage_shows_every_asset_in_its_group(servers: Servers, browser: Browser) -> None:
+    page = browser.page
+    page.goto(f"{servers.dagster}/asset-groups")
+    page.get_by_text("segments", exact=True).first.wait_for()
+    for group in _GROUPS:
+        sync_api.expect(page.get_by_text(group, exact=True).first).to_be_visible()
+    page.mouse.click(900, 200, button="right")
+    page.get_by_text("Expand all groups").click()
+    for name in tables.ALL:
+        sync_api.expect(page.get_by_text(name, exact=True).first).to_be_attached()
+    browser.shot("lineage")
+
+
+def test_one_day(servers: Servers, browser: Browser) -> None:
+    before = servers.runs()
+    browser.page.goto(f"{servers.dagster}/assets/events")
+    browser.page.get_by_role("button", name="Materialize").first.click()
+    browser.materialize(_DAY)
+    (run,) = servers.ended(before)
+    assert run["status"] == "SUCCESS"
+    assert servers.materialized(run) == {("events", _DAY), ("quarantined_events", _DAY)}
+
+
+def test_a_range_of_days_is_one_run(servers: Servers, browser: Browser) -> None:
+    first = date.fromisoformat(_DAY)
+    days = [str(first + timedelta(days=number)) for number in range(10)]
+    chain = ["raw_events", "events", "quarantined_events", "sessions"]
+    before = servers.runs()
+    page = browser.page
+    page.goto(f"{servers.dagster}/assets")
+    for name in chain:
+        row = page.locator("div", has=page.get_by_role("link", name=name, exact=True)).filter(
+            has=page.get_by_role("checkbox")
+        )
+        row.last.get_by_role("checkbox").click(force=True)
+    page.get_by_role("button", name="Materialize selected").click()
+    browser.shot("range")
+    browser.materialize(f"[{days[0]}...{days[-1]}]", expect="Launch backfill")
+    (run,) = servers.ended(before)
+    assert run["status"] == "SUCCESS"
+    assert servers.materialized(run) == {(name, day) for name in chain for day in days}
+
+
+def test_one_week(servers: Servers, browser: Browser, week: date) -> None:
+    before = servers.runs()
+    browser.page.goto(f"{servers.dagster}/assets/segmentation")
+    browser.page.get_by_role("button", name="Materialize").first.click()
+    browser.materialize(str(week))
+    (run,) = servers.ended(before)
+    assert run["status"] == "SUCCESS"
+    assert servers.materialized(run) == {("segmentation", str(week))}
+
+
+def test_one_segment_of_one_week(servers: Servers, browser: Browser, week: date) -> None:
+    before = servers.runs()
+    page = browser.page
+    page.goto(f"{servers.dagster}/assets/segment_rankers")
+    page.get_by_role("button", name="Materialize").first.click()
+    page.get_by_text("Select a partition or create one").click()
+    page.get_by_text("s001", exact=True).last.click()
+    page.get_by_text("Launch runs to materialize").click()
+    page.get_by_placeholder(re.compile("^ex: ")).last.fill(str(week))
+    page.get_by_placeholder(re.compile("^ex: ")).last.press("Tab")
+    browser.shot("segment_dialog")
+    browser.launch("Launch run")
+    (run,) = servers.ended(before)
+    assert run["status"] == "SUCCESS"
+    assert servers.materialized(run) == {("segment_rankers", f"s001|{week}")}
+
+
+def test_a_job_of_one_week_in_processes_of_its_own(servers: Servers, browser: Browser, week: date) -> None:
+    before = servers.runs()
+    page = browser.page
+    page.goto(f"{servers.dagster}/locations/segflow.definitions/jobs/report_week")
+    page.get_by_role("button", name="Materialize").first.click()
+    browser.materialize(str(week))
+    (run,) = servers.ended(before)
+    assert run["status"] == "SUCCESS"
+    names = {name for name, _ in servers.materialized(run)}
+    assert {"recommendations", "ranking_results", "evaluation_report"} <= names
+
+
+def test_a_materialization_says_what_was_written(servers: Servers, browser: Browser) -> None:
+    page = browser.page
+    page.goto(f"{servers.dagster}/assets/events?view=partitions&partition={_DAY}")
+    for key in ("dagster/row_count", "segflow/table_version", "mlflow_run"):
+        sync_api.expect(page.get_by_text(key, exact=True).first).to_be_visible()
+    link = page.get_by_role("link", name=re.compile(re.escape(servers.mlflow))).first
+    sync_api.expect(link).to_be_visible()
+    browser.shot("materialization")
+    address = str(link.get_attribute("href"))
+    page.goto(f"{servers.dagster}/assets/events")
+    for column in tables.EVENTS.column_names:
+        sync_api.expect(page.get_by_text(column, exact=True).first).to_be_attached()
+    browser.shot("asset")
+    page.goto(address)
+    sync_api.expect(page.get_by_text(f"events {_DAY}").first).to_be_visible()
+
+
+def test_mlflow_shows_runs_and_learning_curve(servers: Servers, browser: Browser, week: date) -> None:
+    page = browser.page
+    page.goto(f"{servers.mlflow}/#/experiments")
+    page.get_by_text("segflow representation").first.click()
+    run = page.get_by_text(f"behavior_model {week}").first
+    sync_api.expect(run).to_be_visible()
+    browser.shot("mlflow_runs")
+    run.click()
+    sync_api.expect(page.get_by_text("valid_loss").first).to_be_visible()
+    browser.shot("mlflow_run")
+
+
+def test_the_report_opens_in_a_browser(servers: Servers, browser: Browser, week: date) -> None:
+    browser.page.goto((servers.folder / "data" / "reports" / f"{week}.html").as_uri())
+    sync_api.expect(browser.page.get_by_role("heading").first).to_be_visible()
+    browser.shot("report")

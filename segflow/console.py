@@ -56,6 +56,12 @@ def _arms(figures: dict[str, Any]) -> list[str]:
     lines = [f"NDCG@10 with {level:.0%} interval".ljust(32) + heads["all"].ljust(30) + heads["new"]]
     for arm, tasks in list(by_arm.items())[:_ARMS]:
         lines.append(f"  {arm.replace('_', ' ')}".ljust(32) + tasks.get("all", "").ljust(30) + tasks.get("new", ""))
+    for row in figures["global_comparisons"]:
+        if row["task"] == "all" and row["against"] == "personal_frequency":
+            found = row["difference"]
+            lines.append(
+                f"Global minus personal frequency, same users: {found['mean']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}]"
+            )
     return lines
 
 

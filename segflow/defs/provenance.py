@@ -66,9 +66,7 @@ class Provenance:
 
     def contents(self, plan: Plan, key: str) -> dict[str, str]:
         """Upstream table -> digest of the content that the partition `key` of `plan` would read now."""
-        return {
-            name: hashlib.sha256(str(chosen).encode()).hexdigest()[:16] for name, chosen in self._chosen(plan, key)
-        }
+        return {name: hashlib.sha256(str(chosen).encode()).hexdigest()[:16] for name, chosen in self._chosen(plan, key)}
 
     def stale(self, plan: Plan, keys: Sequence[str]) -> list[str]:
         """Those of `keys` that were never made, or not from what is there now."""

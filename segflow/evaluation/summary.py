@@ -63,11 +63,15 @@ class SegmentRow:
 
 @dataclass(frozen=True)
 class EvaluationSummary:
-    """All figures of one evaluation; `worst_segment` is the one with the lowest difference in the primary task."""
+    """All figures of one evaluation.
+
+    `comparisons` are the segments arm minus every other arm, `global_comparisons` the global ranker minus every baseline:
+    whether it is worth having a trained ranker at all. `worst_segment` is the one with the lowest difference in the primary task."""
 
     verdict: Verdict
     arms: list[ArmRow]
     comparisons: list[Comparison]
+    global_comparisons: list[Comparison]
     segments: list[SegmentRow]
     worst_segment: str | None
     users_by_task: dict[str, int]
@@ -122,11 +126,13 @@ def summarize(
     arms: list[ArmRow] = []
     comparisons: list[Comparison] = []
     segments: list[SegmentRow] = []
+    overall_ranker: list[Comparison] = []
     for task in tasks:
         arms += _arm_rows(task, results[results["task"] == task.name], roles, config, seed)
         control = best_control({row.arm: row.primary.mean for row in arms if row.task == task.name}, roles)
         comparisons += _comparisons(task, under_test, control, roles, config, seed)
         segments += _segment_rows(task, under_test, control, config, seed)
+        overall_ranker += _global_comparisons(task, roles, config, seed)
 
     primary = [row for row in segments if row.task == PRIMARY_TASK]
     tested = {row.segment_id: row.difference for row in primary if row.difference is not None}
@@ -142,6 +148,7 @@ def summarize(
         verdict=verdict,
         arms=arms,
         comparisons=comparisons,
+        global_comparisons=overall_ranker,
         segments=segments,
         worst_segment=min(tested, key=lambda segment_id: tested[segment_id].mean, default=None),
         users_by_task={task.name: task.values.shape[1] for task in tasks},
@@ -209,6 +216,22 @@ def _comparisons(
     return [
         Comparison(task.name, arm, roles[arm], arm == control, difference)
         for arm, difference in zip(others, differences, strict=True)
+    ]
+
+
+def _global_comparisons(
+    task: _Task, roles: Mapping[str, Role], config: EvaluationConfig, seed: int
+) -> list[Comparison]:
+    """The global ranker against every baseline; nothing where one of them is missing."""
+    baselines = [arm for arm in task.arms if roles[arm] == "baseline"]
+    rankers = [arm for arm in task.arms if roles[arm] == "global"]
+    if not baselines or not rankers:
+        return []
+    ours = task.primary(rankers[0])
+    differences = _estimate([ours - task.primary(arm) for arm in baselines], config, seed)
+    return [
+        Comparison(task.name, arm, "baseline", False, difference)
+        for arm, difference in zip(baselines, differences, strict=True)
     ]
 
 

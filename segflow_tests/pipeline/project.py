@@ -1,6 +1,6 @@
 """A project folder as a user has one: a log, `segflow.yaml`, `dagster.yaml`, and the `segflow` command run in it.
 
-No assertion is made here.
+The only thing asserted here is that a job succeeded.
 """
 
 from __future__ import annotations
@@ -9,14 +9,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
 import pyarrow as pa
 import yaml
 
@@ -69,6 +68,8 @@ class Project:
     def environment(self) -> dict[str, str]:
         """The environment of a user's shell in this folder."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("SEGFLOW_", "DAGSTER_"))}
+        # The tests themselves need not be installed to be run as modules.
+        kept["PYTHONPATH"] = str(_DAGSTER_YAML.parent)
         return {**kept, "DAGSTER_HOME": str(self.folder), "SEGFLOW_CONFIG": str(self.folder / "segflow.yaml")}
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
@@ -93,9 +94,10 @@ class Project:
         """`segflow arguments`, to its end."""
         return self.python("-m", "segflow.cli", *arguments)
 
-    def job(self, job: str, first: str, last: str | None = None) -> subprocess.CompletedProcess[str]:
-        """Materialize the partitions `first` to `last` of a Dagster job, in process."""
-        return self.python("-m", "segflow_tests.pipeline.run_job", job, first, *([last] if last else []))
+    def materialize(self, job: str, first: str, last: str | None = None, only: Sequence[str] = ()) -> None:
+        """The partitions `first` to `last` of a Dagster job, or `only` some of its tables, whether up to date or not."""
+        done = self.python(*run_job(job, first, last or first, only))
+        assert done.returncode == 0, done.stderr
 
     @cached_property
     def storage(self) -> Storage:
@@ -121,9 +123,10 @@ class Project:
             found.setdefault(key, set()).add(action["path"])
         return found
 
-    def instance(self) -> dg.DagsterInstance:
-        """The Dagster instance of the folder."""
-        return dg.DagsterInstance.from_config(str(self.folder))
+
+def run_job(job: str, first: str, last: str, only: Sequence[str] = ()) -> list[str]:
+    """The arguments of python that `Project.materialize` starts."""
+    return ["-m", "segflow_tests.pipeline.run_job", job, first, last, *only]
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,148 @@
+"""A whole run: what it prints, finds, counts and records, and that running it again changes nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import timedelta
+
+import dagster as dg
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from sklearn.metrics import adjusted_rand_score
+
+from segflow import tables
+from segflow.defs.jobs import SEGMENT_RANKERS
+from segflow_tests.pipeline.conftest import Made
+
+
+def mlflow_runs(made: Made) -> list[Run]:
+    """Every MLflow run of the project."""
+    client = MlflowClient(f"sqlite:///{made.project.folder}/data/mlflow/mlflow.db")
+    experiments = [one.experiment_id for one in client.search_experiments()]
+    return list(client.search_runs(experiments, max_results=5000))
+
+
+def test_the_summary_names_segments_arms_verdict_report_and_what_to_open_next(made: Made) -> None:
+    _, _, summary = made.run.stdout.partition("\nSegments of week")
+    assert 0 < len(summary.splitlines()) < 40
+    names = made.project.read(tables.SEGMENT_PROFILES, {"week": made.weeks[1]})["name"].to_pylist()
+    assert names
+    assert all(name in summary for name in names)
+    arms = set(made.project.read(tables.RANKING_RESULTS, {"week": made.weeks[1]})["arm"].to_pylist())
+    assert {"global", "segments", "popularity", "placebo_1"} <= arms
+    lines = {line.strip(): line for line in summary.splitlines()}
+    for arm in arms:
+        found = [line for line in lines if line.startswith(f"{arm.replace('_', ' ')}  ")]
+        assert len(found) == 1, (arm, summary)
+        assert found[0].count("[") == found[0].count("]") == 2
+    (row,) = made.project.read(tables.EVALUATION_REPORT, {"week": made.weeks[1]}).to_pylist()
+    assert f"Verdict: {row['sentence']}" in summary
+    page = made.project.folder / "data" / "reports" / f"{made.weeks[1]}.html"
+    assert str(page) in summary
+    assert page.read_text(encoding="utf-8") == row["html"]
+    assert "dagster dev" in summary
+    assert "mlflow ui" in summary
+
+
+def test_every_table_was_written(made: Made) -> None:
+    assert [name for name, version in made.project.versions().items() if version is None] == []
+    weekly = [table for table in tables.ALL.values() if table.partitions[:1] == ("week",)]
+    for table in weekly:
+        assert {key[0] for key in made.project.storage.partitions(table)} == set(made.weeks), table.name
+
+
+def test_planted_segments_are_found_and_keep_their_id_and_name(made: Made) -> None:
+    names = []
+    for week in made.weeks:
+        rows = made.project.read(tables.USER_SEGMENTS, {"week": week}).to_pylist()
+        known = [row for row in rows if row["segment_id"] != "unassigned"]
+        assert len(known) >= 0.9 * len(made.log.truth)
+        truth = [made.log.truth[row["user_id"]] for row in known]
+        assert adjusted_rand_score(truth, [row["segment_id"] for row in known]) >= 0.8
+        ledger = made.project.read(tables.SEGMENT_LEDGER, {"week": week}).to_pylist()
+        names.append({row["segment_id"]: row["name"] for row in ledger})
+    assert names[0] == names[1]
+    assert len(names[1]) == len(set(made.log.truth.values()))
+    assert {row["event"] for row in ledger} == {"survive"}
+
+
+def test_every_source_row_is_an_event_or_in_quarantine_for_its_reason(made: Made) -> None:
+    def by_day(table: tables.Table) -> Counter[object]:
+        return Counter(made.project.read(table)["day"].to_pylist())
+
+    raw, events, quarantined = (
+        by_day(table) for table in (tables.RAW_EVENTS, tables.EVENTS, tables.QUARANTINED_EVENTS)
+    )
+    assert raw == events + quarantined
+    assert raw.total() == made.log.rows + sum(made.log.dirt.values())
+    assert events.total() == made.log.rows
+    reasons = Counter(made.project.read(tables.QUARANTINED_EVENTS)["reason"].to_pylist())
+    assert reasons == made.log.dirt
+
+
+@pytest.mark.parametrize("name", sorted(tables.ALL))
+def test_a_materialization_says_what_was_written_and_leads_to_its_mlflow_run(
+    made: Made, instance: dg.DagsterInstance, name: str
+) -> None:
+    records = instance.fetch_materializations(dg.AssetKey(name), limit=1000).records
+    kept = made.project.storage.partitions(tables.ALL[name])
+    assert len(records) >= len(kept) > 0
+    client = MlflowClient(f"sqlite:///{made.project.folder}/data/mlflow/mlflow.db")
+    for number, record in enumerate(records):
+        event = record.asset_materialization
+        assert event is not None
+        metadata = {key: value.value for key, value in event.metadata.items()}
+        assert {"dagster/row_count", "dagster/column_schema", "segflow/table_version", "mlflow_run"} <= set(metadata)
+        columns = [column.name for column in metadata["dagster/column_schema"].columns]
+        assert columns == tables.ALL[name].column_names
+        if number < 2:
+            run = client.get_run(str(metadata["mlflow_run"]).rsplit("/", 1)[-1])
+            assert run.data.tags["dagster.run_id"] == record.run_id
+            assert name in run.data.tags["dagster.asset"].split(",")
+
+
+def test_every_mlflow_run_is_finished_and_leads_back_to_its_dagster_run(
+    made: Made, instance: dg.DagsterInstance
+) -> None:
+    runs = mlflow_runs(made)
+    assert len(runs) > len(tables.ALL)
+    known = {run.run_id for run in instance.get_runs()}
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    for run in runs:
+        assert run.data.tags["dagster.run_id"] in known
+        assert set(run.data.tags["dagster.asset"].split(",")) <= set(tables.ALL)
+        assert "dagster.partition" in run.data.tags
+    spans = {run.data.tags["dagster.asset"]: run.data.tags["dagster.partition"] for run in runs}
+    assert spans["items"] == ""
+    assert spans["sessions"] == f"{made.log.start}…{made.log.end - timedelta(days=1)}"
+    assert spans["segmentation"] in {str(week) for week in made.weeks}
+
+
+def test_a_second_run_finds_everything_up_to_date(made: Made) -> None:
+    versions, runs = made.project.versions(), len(mlflow_runs(made))
+    again = made.project.segflow("run", "--weeks", "2")
+    assert again.returncode == 0, again.stderr
+    assert made.project.versions() == versions
+    assert len(mlflow_runs(made)) == runs, "something was materialized"
+    assert " rows in " not in again.stdout
+    assert "session_embeddings: up to date" in again.stdout
+    assert again.stdout.partition("\nSegments of week")[2] == made.run.stdout.partition("\nSegments of week")[2]
+
+
+def test_materializing_everything_again_gives_the_same_content(made: Made) -> None:
+    versions, runs = made.project.versions(), len(mlflow_runs(made))
+    again = made.project.segflow("run", "--force", "--week", str(made.weeks[1]))
+    assert again.returncode == 0, again.stderr
+    assert len(mlflow_runs(made)) >= runs + len(tables.ALL) - 2
+    changed = {name for name, version in made.project.versions().items() if version != versions[name]}
+    assert changed == set()
+
+
+def test_a_segment_trained_alone_equals_the_same_one_trained_with_all(made: Made, instance: dg.DagsterInstance) -> None:
+    segment = made.project.read(tables.SEGMENT_RANKERS, {"week": made.weeks[1]})["segment_id"][1].as_py()
+    version, before = made.project.storage.version(tables.SEGMENT_RANKERS), {one.info.run_id for one in mlflow_runs(made)}
+    made.project.materialize(SEGMENT_RANKERS.name, f"{segment}|{made.weeks[1]}")
+    (own,) = [run for run in mlflow_runs(made) if run.info.run_id not in before]
+    assert own.data.tags["dagster.partition"] == f"{segment}|{made.weeks[1]}"
+    assert made.project.storage.version(tables.SEGMENT_RANKERS) == version, "the model differs"

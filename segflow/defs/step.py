@@ -170,7 +170,8 @@ class Step:
     def model_row(self, model: bytes, metrics: Mapping[str, float], **keys: str) -> pa.Table:
         """One row of a model table; the model is kept as an artifact of the MLflow run too."""
         self.run.bytes(model, f"model/{'-'.join([self._plan.name, *keys.values()])}.safetensors")
-        self.note(**metrics)
+        # One run may hold several models: each one's figures keep their own name.
+        self.note(**{"/".join([*keys.values(), name]): value for name, value in metrics.items()})
         row = {"week": [self.week], **{name: [key] for name, key in keys.items()}}
         return pa.table({**row, "model": [model], "metrics": [json.dumps(metrics)]})
 
@@ -203,7 +204,7 @@ class Step:
             yield dg.MaterializeResult(
                 asset_key=written.table.name,
                 data_version=dg.DataVersion(_combined(written)),
-                metadata={**self._of_table(written), **(facts[0] if len(facts) == 1 else {}), **self._notes},
+                metadata={**self._of_table(written), **(facts[0] if len(facts) == 1 else {}), **self._shown_notes()},
             )
         self.run.metrics({"seconds": seconds, "rows": total})
         self.run.tags({f"segflow.table_version.{one.table.name}": str(one.version) for one in self._written})

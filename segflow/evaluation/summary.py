@@ -66,7 +66,8 @@ class EvaluationSummary:
     """All figures of one evaluation.
 
     `comparisons` are the segments arm minus every other arm, `global_comparisons` the global ranker minus every baseline:
-    whether it is worth having a trained ranker at all. `worst_segment` is the one with the lowest difference in the primary task."""
+    whether a trained ranker is worth having at all.
+    `worst_segment` is the the one with the lowest difference in the primary task."""
 
     verdict: Verdict
     arms: list[ArmRow]

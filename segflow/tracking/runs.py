@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _BATCH = 1000
 _PARAMETER_LENGTH = 500
+# Without it MLflow's UI takes an experiment for one of language model traces and hides its runs.
+_KIND = {"mlflow.experimentKind": "custom_model_development"}
 
 
 class Run:
@@ -115,7 +117,9 @@ class Tracking:
             with nullcontext() if self.config.uri else self._lock():
                 found = client.get_experiment_by_name(name)
                 self._experiments[name] = (
-                    found.experiment_id if found else client.create_experiment(name, artifact_location=location)
+                    found.experiment_id
+                    if found
+                    else client.create_experiment(name, artifact_location=location, tags=_KIND)
                 )
         return self._experiments[name]
 

@@ -94,8 +94,9 @@ def test_a_materialization_says_what_was_written_and_leads_to_its_mlflow_run(
         assert event is not None
         metadata = {key: value.value for key, value in event.metadata.items()}
         assert {"dagster/row_count", "dagster/column_schema", "segflow/table_version", "mlflow_run"} <= set(metadata)
-        columns = [column.name for column in metadata["dagster/column_schema"].columns]
-        assert columns == tables.ALL[name].column_names
+        schema = metadata["dagster/column_schema"]
+        assert isinstance(schema, dg.TableSchema)
+        assert [column.name for column in schema.columns] == tables.ALL[name].column_names
         if number < 2:
             run = client.get_run(str(metadata["mlflow_run"]).rsplit("/", 1)[-1])
             assert run.data.tags["dagster.run_id"] == record.run_id
@@ -141,7 +142,8 @@ def test_materializing_everything_again_gives_the_same_content(made: Made) -> No
 
 def test_a_segment_trained_alone_equals_the_same_one_trained_with_all(made: Made, instance: dg.DagsterInstance) -> None:
     segment = made.project.read(tables.SEGMENT_RANKERS, {"week": made.weeks[1]})["segment_id"][1].as_py()
-    version, before = made.project.storage.version(tables.SEGMENT_RANKERS), {one.info.run_id for one in mlflow_runs(made)}
+    version = made.project.storage.version(tables.SEGMENT_RANKERS)
+    before = {one.info.run_id for one in mlflow_runs(made)}
     made.project.materialize(SEGMENT_RANKERS.name, f"{segment}|{made.weeks[1]}")
     (own,) = [run for run in mlflow_runs(made) if run.info.run_id not in before]
     assert own.data.tags["dagster.partition"] == f"{segment}|{made.weeks[1]}"

@@ -67,7 +67,8 @@ class EvaluationSummary:
 
     `comparisons` are the segments arm minus every other arm, `global_comparisons` the global ranker minus every baseline:
     whether a trained ranker is worth having at all.
-    `worst_segment` is the the one with the lowest difference in the primary task."""
+    `worst_segment` is the one with the lowest difference in the primary task.
+    """
 
     verdict: Verdict
     arms: list[ArmRow]

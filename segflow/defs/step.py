@@ -204,7 +204,7 @@ class Step:
             yield dg.MaterializeResult(
                 asset_key=written.table.name,
                 data_version=dg.DataVersion(_combined(written)),
-                metadata={**self._of_table(written), **(facts[0] if len(facts) == 1 else {}), **self._shown_notes()},
+                metadata={**self._of_table(written), **(facts[0] if len(facts) == 1 else {}), **self._notes},
             )
         self.run.metrics({"seconds": seconds, "rows": total})
         self.run.tags({f"segflow.table_version.{one.table.name}": str(one.version) for one in self._written})

@@ -8,7 +8,7 @@ UI_PORT ?= 3000
 MLFLOW_PORT ?= 5000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-ui check format docs ui mlflow clean
+.PHONY: help demo test test-slow test-ui check format docs ui mlflow clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -29,7 +29,10 @@ demo: $(VENV)/.demo ## the main job: a grocery log to segments, rankers and a ve
 	@$(HOME_HERE) $(BIN)/segflow run --weeks 2
 
 test: $(VENV)/.dev ## the tests
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n 2 --dist loadfile
+
+test-slow: $(VENV)/.dev ## the tests that take minutes
+	@$(BIN)/pytest -m slow
 
 test-ui: $(VENV)/.dev ## the Dagster UI in a headless Chromium (needs one on the PATH)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,ui]'

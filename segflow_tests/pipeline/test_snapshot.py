@@ -7,10 +7,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from segflow import tables
 from segflow_tests.pipeline.conftest import Made
 from segflow_tests.pipeline.project import Project
+
+pytestmark = pytest.mark.slow
 
 
 def test_other_events_in_the_test_week_change_no_model_and_no_segment(made: Made, tmp_path: Path) -> None:

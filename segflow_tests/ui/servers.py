@@ -69,9 +69,7 @@ class Servers:
     def runs(self) -> dict[str, dict[str, Any]]:
         """Run id -> run; tags as a mapping."""
         runs = self.ask(_RUNS)["runsOrError"]["results"]
-        return {
-            run["runId"]: {**run, "tags": {tag["key"]: tag["value"] for tag in run["tags"]}} for run in runs
-        }
+        return {run["runId"]: {**run, "tags": {tag["key"]: tag["value"] for tag in run["tags"]}} for run in runs}
 
     def ended(self, before: Mapping[str, Any], timeout: float = 150) -> list[dict[str, Any]]:
         """The runs that were not there `before`, once all have ended and a while longer, so that a late one is seen."""
@@ -83,7 +81,7 @@ class Servers:
             if calm == 4:
                 return new
             time.sleep(1)
-        raise AssertionError(f"no end after {timeout} s: {[run for run in self.runs().values()]}")
+        raise AssertionError(f"no end after {timeout} s: {list(self.runs().values())}")
 
     def materialized(self, run: Mapping[str, Any]) -> set[tuple[str, str | None]]:
         """(asset, partition) of everything that a run materialized."""
@@ -106,7 +104,18 @@ def project(folder: Path) -> Iterator[tuple[Servers, date]]:
     subprocess.run([_BIN / "segflow", "run", "--week", str(week)], cwd=folder, env=environment, check=True)
     store = f"sqlite:///{folder}/data/mlflow/mlflow.db"
     dagster = ["dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(ports[0])]
-    mlflow = ["mlflow", "ui", "--backend-store-uri", store, "--host", "127.0.0.1", "--port", str(ports[1]), "--workers", "1"]
+    mlflow = [
+        "mlflow",
+        "ui",
+        "--backend-store-uri",
+        store,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(ports[1]),
+        "--workers",
+        "1",
+    ]
     with (
         _process(dagster, f"{servers.dagster}/server_info", folder, environment),
         _process(mlflow, f"{servers.mlflow}/health", folder, environment),

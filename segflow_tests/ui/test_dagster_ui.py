@@ -109,6 +109,9 @@ def test_lineage_shows_every_asset_in_its_group(servers: Servers, browser: Brows
         sync_api.expect(page.get_by_text(group, exact=True).first).to_be_visible()
     page.mouse.click(900, 200, button="right")
     page.get_by_role("menuitem", name="Expand all groups").click()
+    page.get_by_text("evaluation_report", exact=True).first.wait_for()
+    page.set_viewport_size({"width": 2000, "height": 2400})
+    page.reload()  # fits the expanded graph to the window; what lies outside is not drawn
     for name in tables.ALL:
         sync_api.expect(page.get_by_text(name, exact=True).first).to_be_attached()
     browser.shot("lineage")
@@ -127,14 +130,13 @@ def test_one_day(servers: Servers, browser: Browser) -> None:
 def test_a_range_of_days_is_one_run(servers: Servers, browser: Browser) -> None:
     first = date.fromisoformat(_DAY)
     days = [str(first + timedelta(days=number)) for number in range(10)]
-    chain = ["raw_events", "events", "quarantined_events", "sessions"]
+    chain = ["raw_events", "events", "quarantined_events"]
     before = servers.runs()
     page = browser.page
     page.set_viewport_size({"width": 1400, "height": 1600})  # the list holds only the rows that are seen
     page.goto(f"{servers.dagster}/assets")
     for name in chain:
-        row = page.get_by_text(name, exact=True).first.locator("xpath=ancestor::div[.//input[@type='checkbox']][1]")
-        row.get_by_role("checkbox").click(force=True)
+        page.get_by_test_id(f"checkbox-{name}").dispatch_event("click")
     page.get_by_role("button", name="Materialize selected").click()
     browser.shot("range")
     browser.materialize(f"[{days[0]}...{days[-1]}]", expect=BACKFILL)
@@ -164,7 +166,7 @@ def test_one_segment_of_one_week(servers: Servers, browser: Browser, week: date)
     page.get_by_placeholder(re.compile("^ex: ")).last.fill(str(week))
     page.get_by_placeholder(re.compile("^ex: ")).last.press("Tab")
     browser.shot("segment_dialog")
-    browser.launch(BACKFILL)
+    browser.launch(ONE_RUN)
     (run,) = servers.ended(before)
     assert run["status"] == "SUCCESS"
     assert servers.materialized(run) == {("segment_rankers", f"s001|{week}")}
@@ -202,6 +204,7 @@ def test_a_materialization_says_what_was_written(servers: Servers, browser: Brow
 def test_mlflow_shows_runs_and_learning_curve(servers: Servers, browser: Browser, week: date) -> None:
     page = browser.page
     page.goto(f"{servers.mlflow}/#/experiments")
+    page.get_by_text("Model training", exact=True).click()
     page.get_by_text("segflow representation").first.click()
     run = page.get_by_text(f"behavior_model {week}").first
     sync_api.expect(run).to_be_visible()

@@ -74,7 +74,6 @@ def write_report(
         title="Does segmenting pay?",
         week=week.isoformat(),
         test_week=test_week.isoformat(),
-        created=test_week.isoformat(),
         summary=summary,
         segments=[_card(profile) for profile in profiles],
         accounting=_accounting(rows),

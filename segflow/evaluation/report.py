@@ -107,7 +107,6 @@ class ReportInput:
     title: str
     week: str
     test_week: str
-    created: str
     summary: EvaluationSummary
     segments: Sequence[SegmentCard]
     accounting: Accounting

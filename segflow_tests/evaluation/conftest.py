@@ -105,7 +105,6 @@ def report_input(make_results: MakeResults, config: EvaluationConfig) -> ReportI
         title="Complete Journey groceries",
         week="2017-11-20",
         test_week="2017-11-27",
-        created="2017-12-04 06:12 UTC",
         summary=summarize(make_results(gains={"s003": 0.02}), ROLES, config, seed=0),
         segments=_cards(),
         accounting=Accounting(

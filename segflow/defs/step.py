@@ -204,7 +204,7 @@ class Step:
             yield dg.MaterializeResult(
                 asset_key=written.table.name,
                 data_version=dg.DataVersion(_combined(written)),
-                metadata={**self._of_table(written), **(facts[0] if len(facts) == 1 else {}), **self._notes},
+                metadata={**self._of_table(written), **(facts[0] if len(facts) == 1 else {}), **self._shown_notes()},
             )
         self.run.metrics({"seconds": seconds, "rows": total})
         self.run.tags({f"segflow.table_version.{one.table.name}": str(one.version) for one in self._written})
@@ -228,6 +228,13 @@ class Step:
             return {}
         days = [partition_day(key) for key in self.keys]
         return {table.partitions[0]: window.days(min(days), max(days))}
+
+    def _shown_notes(self) -> dict[str, Any]:
+        """The notes. They are figures of the whole run, so on a partition of a range they are marked as the run's."""
+        if len(self.keys) == 1:
+            return self._notes
+        span = {"run/partitions": f"{self.keys[0]} … {self.keys[-1]}"}
+        return span | {f"run/{name}": value for name, value in self._notes.items()}
 
     def _of_table(self, written: Written) -> dict[str, Any]:
         return {

@@ -103,6 +103,15 @@ def test_a_materialization_says_what_was_written_and_leads_to_its_mlflow_run(
             assert name in run.data.tags["dagster.asset"].split(",")
 
 
+def test_a_day_of_a_range_does_not_pass_off_the_figures_of_the_range_as_its_own(
+    made: Made, instance: dg.DagsterInstance
+) -> None:
+    records = instance.fetch_materializations(dg.AssetKey("events"), limit=1000).records
+    of_ranges = [one.asset_materialization.metadata for one in records if one.asset_materialization]
+    assert all("raw_rows" not in metadata and "run/raw_rows" in metadata for metadata in of_ranges)
+    assert len({metadata["dagster/row_count"].value for metadata in of_ranges}) > 1
+
+
 def test_every_mlflow_run_is_finished_and_leads_back_to_its_dagster_run(
     made: Made, instance: dg.DagsterInstance
 ) -> None:

@@ -67,7 +67,7 @@ class Browser:
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Servers, date]]:
     if _CHROMIUM is None:
-        pytest.skip("no chromium on the PATH")
+        pytest.fail("no chromium on the PATH: install one, or leave out `make test-ui`")
     with project(tmp_path_factory.mktemp("project")) as running:
         yield running
 

@@ -17,7 +17,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse and run; returns the exit code."""
     options = _parser().parse_args(arguments)
     try:
-        _environment(options.config)
+        if getattr(options, "needs_settings", True):
+            _environment(options.config)
         options.run(options)
     except UserError as error:
         print(f"segflow: {error}", file=sys.stderr)
@@ -43,9 +44,34 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="print the latest report")
     report.set_defaults(run=_report)
 
+    init = commands.add_parser("init", help="look at a log and write a commented segflow.yaml for it")
+    init.add_argument("log", type=Path, help="file or folder with the log")
+    init.add_argument("--preset", help="name of a preset for a public log (default: recognised by its files)")
+    init.add_argument("--folder", type=Path, default=Path(), help="where to write segflow.yaml (default: here)")
+    init.add_argument("--force", action="store_true", help="replace a segflow.yaml that is there")
+    init.set_defaults(run=_init, needs_settings=False)
+
+    generate = commands.add_parser("generate", help="write a log of a shop with planted segments, to try things on")
+    generate.add_argument("folder", type=Path, help="folder to write; it must be new or empty")
+    generate.add_argument("--events", type=_count, default=1_000_000, help="rows, 1e3 to 1e8 (default: 1e6)")
+    generate.add_argument("--users", type=_count, help="users (default: a fiftieth of the rows)")
+    generate.add_argument("--items", type=_count, default=2_000, help="items (default: 2000)")
+    generate.add_argument("--days", type=_count, default=60, help="days, one file each (default: 60)")
+    generate.add_argument("--segments", type=_count, default=4, help="planted segments, 2 to 8 (default: 4)")
+    generate.add_argument("--seed", type=_count, default=0, help="seed; the same gives the same bytes (default: 0)")
+    generate.set_defaults(run=_generate, needs_settings=False)
+
     check = commands.add_parser("check", help="check the settings and that the sources can be read; writes nothing")
     check.set_defaults(run=_check)
     return parser
+
+
+def _count(text: str) -> int:
+    """A whole number, also as 1e6."""
+    number = float(text)
+    if not number.is_integer():
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number")
+    return int(number)
 
 
 def _environment(config: Path | None) -> None:
@@ -74,6 +100,30 @@ def _report(options: argparse.Namespace) -> None:
     from segflow.console import summary
 
     print(summary(load()))
+
+
+def _init(options: argparse.Namespace) -> None:
+    from segflow.events.propose import propose, write
+
+    written = write(options.folder, propose(options.log, options.preset), options.force)
+    print(f"{written}: look at what is marked `guessed`, then `segflow check` and `segflow run`")
+
+
+def _generate(options: argparse.Namespace) -> None:
+    from segflow.datasets.generator import generate
+    from segflow.datasets.shop import Shop
+
+    users = options.users or max(options.events // 50, 20)
+    shop = Shop(
+        events=options.events,
+        users=users,
+        items=options.items,
+        days=options.days,
+        segments=options.segments,
+        seed=options.seed,
+    )
+    generate(options.folder, shop, print)
+    print(f"{options.folder}: the log, segflow.yaml to run it with, and the truth in truth.parquet and truth.json")
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -31,18 +31,54 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class EventSource(Section):
-    """Where events come from and how their columns map to the event schema."""
+class CsvDialect(Section):
+    """How a CSV file is written. What is not set is detected: comma, tab, semicolon or pipe; quotes; a header."""
+
+    delimiter: str | None = Field(None, min_length=1, max_length=4, description="between fields; detected if not set")
+    quote: str | None = Field(None, max_length=1, description="around fields; an empty text means none")
+    escape: str | None = Field(None, max_length=1, description="before a quote inside quotes")
+    columns: list[str] = Field(default_factory=list, description="column names of files that have no header line")
+    missing: list[str] = Field(default_factory=list, description="texts that stand for a missing value, such as NA")
+    encoding: Literal["utf-8", "utf-16", "latin-1"] = Field("utf-8", description="encoding of the text")
+    skip: int = Field(0, ge=0, description="lines above the header")
+
+
+class Input(Section):
+    """Files of one layout. They may differ in columns; every file is mapped by its own."""
 
     path: str = Field(description="file, folder, glob or object-store URI; `package:NAME/path` is a packaged file")
     format: Literal["auto", "parquet", "csv", "json"] = Field("auto", description="`auto` reads it off the file name")
+    csv: CsvDialect = CsvDialect()
+
+
+class EventSource(Input):
+    """Where events come from and how their columns map to the event schema."""
+
     timezone: str = Field("UTC", description="IANA zone of timestamps that carry none")
+    unit: Literal["auto", "s", "ms", "us", "ns"] = Field(
+        "auto", description="unit of times written as numbers since 1970; `auto` tells it from their size"
+    )
     columns: dict[str, str | list[str]] = Field(
         default_factory=dict,
         description="event field -> source column; a list of columns for event_id is joined with '-'",
     )
     event_type: str | None = Field(None, description="event type of every row, for logs that have no such column")
-    sql: str | None = Field(None, description="statement under sql/ that maps the source; replaces `columns`")
+    types: dict[str, str] = Field(
+        default_factory=dict, description="source's event type -> event type, such as `1: purchase`; others stay"
+    )
+    missing_files: Literal["keep", "drop"] = Field(
+        "keep", description="what happens to the rows of a file that is no longer there, such as a rotated log"
+    )
+    settle_seconds: int = Field(10, ge=0, description="age at which the sensor takes a file for completely written")
+    sql: str | None = Field(
+        None, description="statement beside the settings file or under sql/ that maps the source; replaces `columns`"
+    )
+
+    @field_validator("types", mode="before")
+    @classmethod
+    def _spelled(cls, types: object) -> object:
+        # YAML reads a type such as 1 as a number.
+        return {str(key): value for key, value in types.items()} if isinstance(types, Mapping) else types
 
     @field_validator("timezone")
     @classmethod
@@ -75,20 +111,28 @@ class ItemSource(Section):
 
     path: str | None = Field(None, description="as for events; none reads the catalogue's columns off the event files")
     format: Literal["auto", "parquet", "csv", "json"] = Field("auto", description="`auto` reads it off the file name")
+    csv: CsvDialect = CsvDialect()
     columns: dict[str, str | list[str]] = Field(
         default_factory=dict,
         description="item_id, title, category (a list: widest first), brand, price -> source column",
     )
-    sql: str | None = Field(None, description="statement under sql/ that maps the source; replaces `columns`")
+    sql: str | None = Field(None, description="as for events; replaces `columns`")
 
 
-class UserSource(Section):
+class UserSource(Input):
     """Optional static attributes of users. They are never clustered on: they validate the segments."""
 
-    path: str = Field(description="file, folder, glob or object-store URI; `package:NAME/path` is a packaged file")
-    format: Literal["auto", "parquet", "csv", "json"] = Field("auto", description="`auto` reads it off the file name")
     user_id: str = Field("user_id", description="source column with the user")
     attributes: list[str] = Field(default_factory=list, description="source columns to keep")
+
+
+class EdgeSource(Input):
+    """Optional ties between users, such as friends or followers."""
+
+    user_id: str = Field("user_id", description="source column with the user")
+    other_id: str = Field("other_id", description="source column with the user that it is tied to")
+    weight: str | None = Field(None, description="source column with the strength of the tie; 1 if there is none")
+    mutual: bool = Field(False, description="whether a tie holds in both directions")
 
 
 class SourceConfig(Section):
@@ -97,6 +141,10 @@ class SourceConfig(Section):
     events: EventSource
     items: ItemSource | None = None
     users: UserSource | None = None
+    edges: EdgeSource | None = None
+    inputs: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Input] = Field(
+        default_factory=dict, description="more files that the `sql` statements read, each as a view of this name"
+    )
 
 
 class CalendarConfig(Section):
@@ -124,6 +172,11 @@ class CalendarConfig(Section):
         """The last day that can hold events: the day before `end`, or today in UTC."""
         return self.end - timedelta(days=1) if self.end else datetime.now(UTC).date()
 
+    def days(self) -> Iterator[date]:
+        """Every day that can hold events, in order."""
+        for number in range((self.last_day - self.start).days + 1):
+            yield self.start + timedelta(days=number)
+
     def week(self, day: date) -> date:
         """The first day of the week that `day` lies in."""
         return day - timedelta(days=(day - self.first_week).days % 7)
@@ -150,6 +203,36 @@ class CalendarConfig(Section):
         return self.testable([last - timedelta(weeks=back) for back in range(count)])
 
 
+class BotConfig(Section):
+    """Users that act like machines are taken out for that day."""
+
+    enabled: bool = Field(True, description="one line that turns all of it off")
+    events_per_day: int | None = Field(
+        5000, ge=1, description="more events of a user on a day are a bot's; null: no limit"
+    )
+    events_per_minute: int | None = Field(
+        None, ge=1, description="more moments with events in one minute are a bot's; null: no limit"
+    )
+    user_pattern: str | None = Field(
+        None, description="regular expression of user ids that are bots, such as `(?i)crawl`"
+    )
+    clockwork_events: int | None = Field(
+        500, ge=10, description="so many events on a day are a bot's if nearly all pauses are equal; null: never"
+    )
+    clockwork_share: float = Field(0.9, gt=0.5, le=1, description="share of equal pauses that is nearly all")
+
+
+class ImputeConfig(Section):
+    """What stands in for a missing value. Imputed fields are named in the event's `imputed` column."""
+
+    quantity: float | None = Field(None, gt=0, description="quantity of events without one")
+    value: Literal["item_price", "item_median"] | float | None = Field(
+        None,
+        description="value of events without one: catalogue price times quantity, the item's median that day, or a number",
+    )
+    event_type: str | None = Field(None, description="type of events without one")
+
+
 class CleaningConfig(Section):
     """What counts as a valid, human event."""
 
@@ -157,11 +240,15 @@ class CleaningConfig(Section):
         default_factory=list, description="fields that must be above zero where they are given"
     )
     require_known_item: bool = Field(False, description="quarantine events whose item is missing from the catalogue")
+    require_known_type: bool = Field(False, description="quarantine events whose type has no weight")
     exclude_categories: list[str] = Field(
         default_factory=list, description="widest categories that are no items, such as fuel or coupons"
     )
-    max_events_per_user_day: int | None = Field(
-        5000, ge=1, description="a user with more events on a day is taken for a bot that day; null turns this off"
+    bots: BotConfig = BotConfig()
+    impute: ImputeConfig = ImputeConfig()
+    type_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        default_factory=dict,
+        description="event type -> how much an event of it counts, such as `purchase: 5`; 1 if absent",
     )
 
 
@@ -322,6 +409,11 @@ class ComputeConfig(Section):
     threads: int = Field(2, ge=1, le=256, description="threads of one step")
     processes: int = Field(2, ge=1, le=64, description="weeks that the command line works on side by side")
     memory_limit: str = Field("2GB", pattern=r"^\d+(\.\d+)?\s?(MB|GB|TB)$", description="DuckDB's memory in one step")
+    rows_at_once: int = Field(
+        4_000_000,
+        ge=10_000,
+        description="events that one statement works on; a range of days is cut to it, never a day",
+    )
     spill: str = Field("data/spill", description="folder for what does not fit in memory")
     spill_limit: str = Field("20GB", pattern=r"^\d+(\.\d+)?\s?(MB|GB|TB)$", description="most that may be spilled")
 
@@ -449,14 +541,21 @@ def _absolute(config: Config, folder: Path) -> Config:
             return None
         return section.model_copy(update={key: _local(getattr(section, key), folder) for key in keys})
 
+    def place(section: Any) -> Any:
+        """A statement beside the settings file wins over a packaged one of that name."""
+        own = folder / section.sql if section is not None and section.sql else None
+        return section.model_copy(update={"sql": str(own)}) if own is not None and own.is_file() else section
+
     source = config.source
     return config.model_copy(
         update={
             "source": source.model_copy(
                 update={
-                    "events": fix(source.events, "path"),
-                    "items": fix(source.items, "path"),
+                    "events": place(fix(source.events, "path")),
+                    "items": place(fix(source.items, "path")),
                     "users": fix(source.users, "path"),
+                    "edges": fix(source.edges, "path"),
+                    "inputs": {name: fix(one, "path") for name, one in source.inputs.items()},
                 }
             ),
             "storage": fix(config.storage, "root"),

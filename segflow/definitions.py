@@ -7,6 +7,7 @@ import dagster as dg
 from segflow.defs import jobs
 from segflow.defs.evaluation import assets as evaluation
 from segflow.defs.events import assets as events
+from segflow.defs.events.sensors import late_files
 from segflow.defs.progress import progress
 from segflow.defs.rankers import assets as rankers
 from segflow.defs.representation import assets as representation
@@ -16,6 +17,7 @@ from segflow.defs.segments import assets as segments
 defs = dg.Definitions(
     assets=dg.load_assets_from_modules([events, representation, segments, rankers, evaluation]),
     jobs=jobs.ALL,
+    sensors=[late_files],
     resources={"segflow": Segflow()},
     loggers={"console": dg.colored_console_logger, "progress": progress},
 )

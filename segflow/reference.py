@@ -124,6 +124,8 @@ def _reference(schema: Schema) -> str | None:
 
 
 def _kind(schema: Schema) -> str:
+    if "$ref" in schema:
+        return "`" + str(schema["$ref"]).rsplit("/", 1)[-1].lower() + "`"
     if "anyOf" in schema:
         return " or ".join(_kind(one) for one in schema["anyOf"])
     if "enum" in schema:
@@ -131,10 +133,16 @@ def _kind(schema: Schema) -> str:
     if schema["type"] == "array":
         return f"list of {_kind(schema['items'])}"
     if schema["type"] == "object":
-        return f"mapping of text to {_kind(schema['additionalProperties'])}"
+        return f"mapping of text to {_kind(_values(schema))}"
     if schema.get("format") == "date":
         return "date"
     return _KINDS[schema["type"]] + (f" like `{schema['pattern']}`" if "pattern" in schema else "")
+
+
+def _values(schema: Schema) -> Schema:
+    """The schema of a mapping's values; names that must follow a pattern stand elsewhere."""
+    patterned: Schema = next(iter(schema.get("patternProperties", {}).values()), {})
+    return schema.get("additionalProperties") or patterned
 
 
 def _default(required: bool, schema: Schema) -> str:

@@ -12,10 +12,12 @@ from functools import cache
 from pathlib import Path
 from typing import TypeAlias
 
+from segflow.errors import UserError
+
 _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
-Value: TypeAlias = "str | int | float | bool | date | datetime | list[str] | None"
+Value: TypeAlias = "str | int | float | bool | date | datetime | list[str] | dict[str, float] | None"
 
 
 def folder() -> Path:
@@ -29,8 +31,16 @@ def folder() -> Path:
 
 @cache
 def load(name: str) -> str:
-    """The text of `sql/<name>`, for instance `events/events.sql`."""
-    return (folder() / name).read_text(encoding="utf-8")
+    """The text of `sql/<name>`, for instance `events/items.sql`, or of a file named by an absolute path.
+
+    Raises UserError when there is no such statement.
+    """
+    file = folder() / name
+    if not file.is_file():
+        raise UserError(
+            f"{name}: no such statement beside segflow.yaml or in {folder()}; correct `sql` in the settings"
+        )
+    return file.read_text(encoding="utf-8")
 
 
 def literal(value: Value) -> str:
@@ -47,6 +57,9 @@ def literal(value: Value) -> str:
         return f"DATE '{value.isoformat()}'"
     if isinstance(value, list):
         return "[" + ", ".join(literal(one) for one in value) + "]::VARCHAR[]"
+    if isinstance(value, dict):
+        keys, numbers = literal(list(value)), ", ".join(literal(float(one)) for one in value.values())
+        return f"MAP({keys}, [{numbers}]::DOUBLE[])"
     return "'" + value.replace("'", "''") + "'"
 
 

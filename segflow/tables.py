@@ -23,6 +23,8 @@ _ARROW = {
     "BLOB": pa.binary(),
     "VARCHAR[]": pa.list_(pa.string()),
     "REAL[]": pa.list_(pa.float32()),
+    "BIGINT[]": pa.list_(pa.int64()),
+    "MAP(VARCHAR, BIGINT)": pa.map_(pa.string(), pa.int64()),
 }
 
 
@@ -91,6 +93,22 @@ _RAW_FIELDS = (
     Column("unparsed", "VARCHAR", "fields that could not be read, as `field=original text`", nullable=True),
 )
 
+SOURCE_FILES = Table(
+    "source_files",
+    "What lies in which source file: one row a file and day that it holds rows of. Only new and changed files are read.",
+    (
+        Column("file", "VARCHAR", "file, as in `source_file` of its rows"),
+        Column("day", "DATE", "UTC day of rows in it; the calendar's first day for undated rows and for an empty file"),
+        Column("rows", "BIGINT", "rows of that day", minimum=0),
+        Column("digest", "VARCHAR", "digest of these rows as they are mapped"),
+        Column("size", "BIGINT", "bytes of the file", minimum=0),
+        Column("modified", "BIGINT", "when the file was changed last, in nanoseconds since 1970"),
+        Column("drift", "VARCHAR", "how its columns differ from those of the other files", nullable=True),
+        Column("mapping", "VARCHAR", "digest of the settings and code that the rows were mapped by"),
+    ),
+    key=("file", "day"),
+)
+
 RAW_EVENTS = Table(
     "raw_events",
     "Source rows mapped to the event schema, with their file and row number. Nothing is dropped here.",
@@ -109,7 +127,9 @@ REASONS = (
     "excluded_item",
     "non_positive_quantity",
     "non_positive_value",
+    "unknown_type",
     "bot_rate",
+    "bot_pattern",
     "duplicate",
 )
 
@@ -125,8 +145,10 @@ EVENTS = Table(
         Column("ts", "TIMESTAMPTZ", "moment of the event"),
         Column("value", "DOUBLE", "money value of the line", nullable=True),
         Column("quantity", "DOUBLE", "number of units", nullable=True),
+        Column("weight", "DOUBLE", "how much an event of this type counts", minimum=0.0),
         Column("session_id", "VARCHAR", "the source's own session or basket", nullable=True),
         Column("text", "VARCHAR", "free text of the event", nullable=True),
+        Column("imputed", "VARCHAR", "fields that were missing and filled in by rule", nullable=True),
         *_SOURCE,
     ),
     key=("day", "event_id"),
@@ -155,14 +177,55 @@ SESSIONS = Table(
         _USER,
         Column("start", "TIMESTAMPTZ", "first event"),
         Column("end", "TIMESTAMPTZ", "last event"),
+        Column("duration", "DOUBLE", "seconds from the first to the last event", minimum=0.0),
         Column("events", "INTEGER", "number of events", minimum=1),
+        Column("type_counts", "MAP(VARCHAR, BIGINT)", "number of events of each type"),
         Column("distinct_items", "INTEGER", "number of different items", minimum=0),
         Column("value", "DOUBLE", "sum of event values"),
+        Column("weight", "DOUBLE", "sum of event weights", minimum=0.0),
         Column("items", "VARCHAR[]", "items in order"),
         Column("event_types", "VARCHAR[]", "event types in order"),
+        Column("gaps", "REAL[]", "seconds since the event before, 0 for the first"),
         Column("text", "VARCHAR", "titles of the distinct items in order of first event", nullable=True),
     ),
     key=("day", "user_id", "session_id"),
+    partitions=("day",),
+)
+
+USER_DAYS = Table(
+    "user_days",
+    "What a user did on a day, as sums: engagement over any time is had by adding days up.",
+    (
+        _day("the events"),
+        _USER,
+        Column("events", "BIGINT", "number of events", minimum=1),
+        Column("sessions", "BIGINT", "sessions that started on the day", minimum=0),
+        Column("seconds", "DOUBLE", "length of these sessions", minimum=0.0),
+        Column("value", "DOUBLE", "sum of event values"),
+        Column("quantity", "DOUBLE", "sum of quantities"),
+        Column("weight", "DOUBLE", "sum of event weights", minimum=0.0),
+        Column("distinct_items", "BIGINT", "number of different items", minimum=0),
+        Column("distinct_categories", "BIGINT", "number of different widest categories", minimum=0),
+        Column("type_counts", "MAP(VARCHAR, BIGINT)", "number of events of each type"),
+        Column("hour_counts", "BIGINT[]", "number of events in each of the 24 hours (UTC)"),
+        Column("first", "TIMESTAMPTZ", "first event"),
+        Column("last", "TIMESTAMPTZ", "last event"),
+    ),
+    key=("day", "user_id"),
+    partitions=("day",),
+)
+
+DAY_REPORTS = Table(
+    "day_reports",
+    "The report page of each day: what came, what became of it, and why rows are in quarantine.",
+    (
+        _day("the log"),
+        Column("raw_rows", "BIGINT", "source rows", minimum=0),
+        Column("event_rows", "BIGINT", "rows that became events", minimum=0),
+        Column("reasons", "MAP(VARCHAR, BIGINT)", "rows in quarantine by reason"),
+        Column("html", "VARCHAR", "the page"),
+    ),
+    key=("day",),
     partitions=("day",),
 )
 
@@ -190,6 +253,17 @@ USERS = Table(
         Column("value", "VARCHAR", "its value"),
     ),
     key=("user_id", "attribute"),
+)
+
+USER_EDGES = Table(
+    "user_edges",
+    "Optional ties between users, such as friends or followers.",
+    (
+        _USER,
+        Column("other_id", "VARCHAR", "the user that it is tied to"),
+        Column("weight", "DOUBLE", "strength of the tie", minimum=0.0),
+    ),
+    key=("user_id", "other_id"),
 )
 
 ITEM_EMBEDDINGS = Table(

@@ -6,12 +6,25 @@ import dagster as dg
 
 CATALOGUE = dg.define_asset_job(
     "catalogue",
-    selection=["items", "users", "item_embeddings"],
-    description="The catalogue, the static attributes of users, and the vectors of new item texts.",
+    selection=["source_files", "items", "users", "user_edges", "item_embeddings"],
+    description="The list of source files, the catalogue, what is known of users, and the vectors of new item texts.",
+)
+LIST_FILES = dg.define_asset_job(
+    "list_files", selection=["source_files"], description="Look into new and changed source files."
+)
+ARRIVED_DAYS = dg.define_asset_job(
+    "arrived_days",
+    selection=["raw_events", "events", "quarantined_events", "sessions"],
+    description="Days that new or changed files hold rows of, from source rows to sessions.",
+)
+REACHED_SESSIONS = dg.define_asset_job(
+    "reached_sessions",
+    selection=["sessions"],
+    description="Sessions of days whose neighbour changed where a session may reach over midnight.",
 )
 DAYS = dg.define_asset_job(
     "days",
-    selection=["raw_events", "events", "quarantined_events", "sessions", "session_embeddings"],
+    selection=["raw_events", "events", "quarantined_events", "sessions", "user_days", "session_embeddings"],
     description="One or more days of the log, from source rows to session vectors.",
 )
 MODELS_WEEK = dg.define_asset_job(
@@ -36,4 +49,14 @@ REPORT_WEEK = dg.define_asset_job(
     description="The controls, recommendations, the test on the following week, and the report.",
 )
 
-ALL = [CATALOGUE, DAYS, MODELS_WEEK, SEGMENTS_WEEK, SEGMENT_RANKERS, REPORT_WEEK]
+ALL = [
+    CATALOGUE,
+    LIST_FILES,
+    ARRIVED_DAYS,
+    REACHED_SESSIONS,
+    DAYS,
+    MODELS_WEEK,
+    SEGMENTS_WEEK,
+    SEGMENT_RANKERS,
+    REPORT_WEEK,
+]

@@ -6,7 +6,7 @@ lineage in the UI cannot disagree with what was read.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
@@ -45,19 +45,27 @@ class Window:
 
     mapping: the same for Dagster; None for tables without partitions.
     days: from the first and the last day-or-week of the run's partitions to a half-open range of days; None reads everything.
+    aspect: which part of an upstream partition counts for a partition, by their days; None, or none for a pair: all of it.
+        Parts have digests of their own, so that a change elsewhere leaves the partition up to date.
     """
 
     name: str
     mapping: dg.PartitionMapping | None
     days: Callable[[date, date], tuple[date, date]] | None = None
+    aspect: Callable[[date, date | None], str | None] | None = None
 
 
 _HISTORY = CALENDAR.history_weeks
 
 SNAPSHOT = Window("snapshot", None)
+ROWS_OF_DAY = Window("the day's rows", None, None, lambda day, _: day.isoformat())
 SAME_DAY = Window("same day", dg.TimeWindowPartitionMapping(), lambda first, last: (first, last + DAY))
+# Of a neighbour only its edge counts: who was active near midnight, and what they did until noon.
 NEIGHBOUR_DAYS = Window(
-    "the day before to the day after", _weeks(-1, 1), lambda first, last: (first - DAY, last + 2 * DAY)
+    "the day before to the day after",
+    _weeks(-1, 1),
+    lambda first, last: (first - DAY, last + 2 * DAY),
+    lambda day, other: None if other is None or other == day else "tail" if other < day else "head",
 )
 HISTORY = Window("history before the week", _weeks(-_HISTORY, -1), lambda first, last: (first - _HISTORY * WEEK, first))
 HISTORY_AND_WEEK = Window(
@@ -90,3 +98,16 @@ def for_week_segment(window: Window) -> Window:
         # Dagster 1.13 cannot shift one dimension of two: the lineage shows all partitions, the rows read are the window's.
         mapping = dg.AllPartitionMapping()
     return Window(window.name, mapping, window.days)
+
+
+def stretches(keys: Sequence[str], wanted: Collection[str]) -> Iterator[list[str]]:
+    """`wanted` in runs of neighbours among `keys`."""
+    part: list[str] = []
+    for key in keys:
+        if key in wanted:
+            part.append(key)
+        elif part:
+            yield part
+            part = []
+    if part:
+        yield part

@@ -7,8 +7,9 @@ the upstream partitions that it read. A partition is up to date when its inputs,
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -19,17 +20,29 @@ if TYPE_CHECKING:
 
 CONTENT = "segflow/content"
 INPUTS = "segflow/inputs"
+ASPECTS = "segflow/aspects"
+CODE = "segflow/code"
 TABLE_VERSION = "segflow/table_version"
 _PAGE = 500
 
 
 @dataclass(frozen=True)
 class Made:
-    """What the latest materialization of a partition recorded."""
+    """What the latest materialization of a partition recorded.
+
+    order: later materializations have greater numbers. aspects: digests of parts of the content.
+    """
 
     content: str
     inputs: str
     table_version: int
+    code: str
+    order: int
+    aspects: Mapping[str, str] = field(default_factory=dict)
+
+    def digest(self, aspect: str | None) -> str:
+        """Of a part of the content, `none` if there is no such part; without an aspect of all of it."""
+        return self.content if aspect is None else self.aspects.get(aspect, "none")
 
 
 def partition_day(key: str) -> date:
@@ -86,7 +99,19 @@ class Provenance:
             if window.days is not None and day is not None:
                 first, last = window.days(day, day)
                 names = [name for name in names if first <= partition_day(name) < last]
-            yield table.name, [(name, made[name].content) for name in names]
+            aspect = window.aspect
+            yield (
+                table.name,
+                [
+                    (
+                        name,
+                        made[name].digest(
+                            aspect(day, partition_day(name) if name else None) if aspect and day else None
+                        ),
+                    )
+                    for name in names
+                ],
+            )
 
     def _observed(self, plan: Plan) -> str:
         if plan.name not in self._outside:
@@ -98,23 +123,29 @@ class Provenance:
         kind = dg.DagsterEventType.ASSET_MATERIALIZATION
         by_partition = self._instance.event_log_storage.get_latest_storage_id_by_partition(key, kind)
         if not by_partition:
-            event = self._instance.get_latest_materialization_event(key)
-            return _recorded({"": event.asset_materialization}) if event and event.asset_materialization else {}
+            latest = self._instance.fetch_materializations(key, limit=1).records
+            return _recorded(latest)
         ids = sorted(by_partition.values())
-        found: dict[str, dg.AssetMaterialization | None] = {}
+        records: list[dg.EventLogRecord] = []
         for start in range(0, len(ids), _PAGE):
-            page = self._instance.fetch_materializations(
+            records += self._instance.fetch_materializations(
                 dg.AssetRecordsFilter(asset_key=key, storage_ids=ids[start : start + _PAGE]), limit=_PAGE
-            )
-            for record in page.records:
-                found[str(record.partition_key)] = record.asset_materialization
-        return _recorded(found)
+            ).records
+        return _recorded(records)
 
 
-def _recorded(events: Mapping[str, dg.AssetMaterialization | None]) -> dict[str, Made]:
+def _recorded(records: Sequence[dg.EventLogRecord]) -> dict[str, Made]:
     made = {}
-    for key, event in events.items():
+    for record in records:
+        event = record.asset_materialization
         values = {name: str(value.value) for name, value in (event.metadata if event else {}).items()}
         if CONTENT in values and INPUTS in values:
-            made[key] = Made(values[CONTENT], values[INPUTS], int(values[TABLE_VERSION]))
+            made[record.partition_key or ""] = Made(
+                values[CONTENT],
+                values[INPUTS],
+                int(values[TABLE_VERSION]),
+                values.get(CODE, ""),
+                record.storage_id,
+                json.loads(values.get(ASPECTS, "{}")),
+            )
     return made

@@ -14,6 +14,7 @@ from typing import Any
 import dagster as dg
 
 from segflow.defs.materializes import PLANS, Plan
+from segflow.defs.partitions import stretches
 from segflow.defs.progress import PROGRESS
 from segflow.defs.provenance import Provenance
 from segflow.errors import UserError
@@ -21,8 +22,8 @@ from segflow.errors import UserError
 Say = Callable[[str], None]
 
 _JOBS = {
-    "catalogue": ["items", "users", "item_embeddings"],
-    "days": ["raw_events", "events", "sessions", "session_embeddings"],
+    "catalogue": ["source_files", "items", "users", "user_edges", "item_embeddings"],
+    "days": ["raw_events", "events", "sessions", "user_days", "session_embeddings"],
     "models_week": ["behavior_model", "global_ranker"],
     "segments_week": ["user_embeddings", "segmentation", "segment_ledger", "user_segments", "segment_profiles"],
     "segment_rankers_week": ["segment_rankers"],
@@ -78,7 +79,7 @@ class Runner:
             stale = self._provenance.stale(plan, keys)
             if not stale:
                 self._say(f"{plan.name}: up to date")
-            for part in _stretches(keys, stale):
+            for part in stretches(keys, stale):
                 self._run(job, [plan], part)
 
     def _run(self, job: str, plans: Sequence[Plan], keys: Sequence[str]) -> None:
@@ -143,19 +144,6 @@ def segment_keys(week: date) -> list[str]:
         for row in rows
         if row["cluster"] is not None
     ]
-
-
-def _stretches(keys: Sequence[str], wanted: Sequence[str]) -> Iterator[list[str]]:
-    """`wanted` in runs of neighbours among `keys`."""
-    chosen, part = set(wanted), []
-    for key in keys:
-        if key in chosen:
-            part.append(key)
-        elif part:
-            yield part
-            part = []
-    if part:
-        yield part
 
 
 def _reason(result: dg.ExecuteInProcessResult) -> str:

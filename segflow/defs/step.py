@@ -14,9 +14,10 @@ import duckdb
 import pyarrow as pa
 
 from segflow.defs.partitions import DAY, Window
-from segflow.defs.provenance import CONTENT, INPUTS, TABLE_VERSION, Provenance, partition_day
+from segflow.defs.provenance import ASPECTS, CODE, CONTENT, INPUTS, TABLE_VERSION, Provenance, partition_day
 from segflow.defs.resources import Segflow
 from segflow.errors import UserError
+from segflow.events.days import Days, spans
 from segflow.storage import ViolationsError, Written, connect
 from segflow.storage.checks import CHECKS
 from segflow.tables import Table
@@ -62,7 +63,8 @@ class Step:
         self.connection = connection
         self.run = run
         self._plan = plan
-        self._written: list[Written] = []
+        self._written: dict[str, Written] = {}
+        self._aspects: dict[tuple[str, str], dict[str, str]] = {}
         self._notes: dict[str, Any] = {}
         self._checks: list[dg.AssetCheckResult] = []
         self._began = time.monotonic()
@@ -90,6 +92,11 @@ class Step:
             connect(segflow.config.compute) as connection,
         ):
             yield cls(context, segflow, plan, connection, run)
+
+    @property
+    def code_version(self) -> str:
+        """Digest of the code and settings that decide the content."""
+        return self._plan.code_version
 
     @property
     def keys(self) -> list[str]:
@@ -125,9 +132,19 @@ class Step:
         """A line for people who watch."""
         self.context.log.info(message)
 
-    def view(self, table: Table, name: str | None = None) -> None:
-        """A DuckDB view over the declared window of `table`."""
-        self.storage.view(self.connection, table, name=name, where=self.bounds(table))
+    def view(self, table: Table, name: str | None = None, days: Days | None = None) -> None:
+        """A DuckDB view over the declared window of `table`, around all of the run's partitions or around `days`."""
+        self.storage.view(self.connection, table, name=name, where=self.bounds(table, days))
+
+    def previous(self, table: Table, name: str, days: Days | None = None) -> None:
+        """A DuckDB view over what the step's own `table` holds before this run, of all partitions or of `days`."""
+        self.storage.view(self.connection, table, name=name, where={"day": days} if days else None)
+
+    def spans(self, table: Table) -> Iterator[Days]:
+        """The run's days, half-open, cut so that one span of `table` does not exceed `compute.rows_at_once`."""
+        rows = {key[0]: count for key, count in self.storage.rows(table).items() if isinstance(key[0], date)}
+        first, last = self.days
+        yield from spans(rows, first, last, self.config.compute.rows_at_once)
 
     def read(self, table: Table, columns: list[str] | None = None, **where: date | str) -> pa.Table:
         """The declared window of `table` as Arrow, ordered by its key; `where` narrows it to one partition.
@@ -147,14 +164,34 @@ class Step:
         """The rows of a statement over the views."""
         return self.connection.sql(statement).to_arrow_table()
 
-    def write(self, table: Table, rows: str | pa.Table | pa.RecordBatchReader) -> None:
-        """Check the rows (a query, a table, or a stream of batches) and replace the run's partitions of `table`, atomically."""
+    def write(self, table: Table, rows: str | pa.Table | pa.RecordBatchReader, days: Days | None = None) -> None:
+        """Check the rows (a query, a table, or a stream of batches) and replace the run's partitions of `table`, atomically.
+
+        days: only the partitions of these days, half-open.
+        """
+        self.commit(table, self.stage(table, rows, days), days)
+
+    def stage(self, table: Table, rows: str | pa.Table | pa.RecordBatchReader, days: Days | None = None) -> str:
+        """The first half of `write`: the name of a temporary table of checked rows.
+
+        Raises ViolationsError when the rows break the table's contract.
+        """
         query = rows
         if not isinstance(query, str):
             self.connection.register(f"new_{table.name}", rows)
             query = f"SELECT * FROM new_{table.name}"
+        return self.storage.stage(self.connection, table, query, self._keys(days))
+
+    def commit(self, table: Table, staged: str, days: Days | None = None) -> None:
+        """The second half of `write`, for rows already staged and checked."""
         facts = {"dagster_run": self.context.run_id, "mlflow_run": self.run.run_id}
-        self._written.append(self.storage.write(self.connection, table, query, self.partitions, commit=facts))
+        written = self.storage.commit(self.connection, table, staged, self._keys(days), commit=facts)
+        before = self._written.get(table.name)
+        self._written[table.name] = before + written if before else written
+
+    def aspects(self, table: Table, digests: Mapping[str, Mapping[str, str]]) -> None:
+        """Digests of parts of what was written, by partition key and name of the part; see `Window.aspect`."""
+        self._aspects.update({(table.name, key): dict(parts) for key, parts in digests.items()})
 
     def note(self, **values: Any) -> None:
         """Figures to show on the materialization; numbers go to MLflow as metrics too."""
@@ -194,7 +231,7 @@ class Step:
         yield from self._checks
         seconds = time.monotonic() - self._began
         total = 0
-        for written in self._written:
+        for written in self._written.values():
             yield from _passed(written.table)
             total += written.total_rows
             facts = [self._of_partition(written, one, key) for one, key in zip(self.partitions, self.keys, strict=True)]
@@ -207,7 +244,7 @@ class Step:
                 metadata={**self._of_table(written), **(facts[0] if len(facts) == 1 else {}), **self._shown_notes()},
             )
         self.run.metrics({"seconds": seconds, "rows": total})
-        self.run.tags({f"segflow.table_version.{one.table.name}": str(one.version) for one in self._written})
+        self.run.tags({f"segflow.table_version.{one.table.name}": str(one.version) for one in self._written.values()})
         span = "" if self._plan.partitions is None else f" [{self.keys[0]}{' …' if len(self.keys) > 1 else ''}]"
         self.log(f"{self._plan.name}{span}: {total:,} rows in {seconds:.1f} s")
 
@@ -221,13 +258,18 @@ class Step:
                 metadata={"rows": violation.rows},
             )  # fmt: skip
 
-    def bounds(self, table: Table) -> Mapping[str, Any]:
-        """The declared window of `table` for this run: partition column -> half-open range."""
+    def bounds(self, table: Table, days: Days | None = None) -> Mapping[str, Any]:
+        """The declared window of `table` for this run or for `days` of it: partition column -> half-open range."""
         window: Window = self._plan.reads[table]
         if window.days is None or not table.partitions:
             return {}
-        days = [partition_day(key) for key in self.keys]
-        return {table.partitions[0]: window.days(min(days), max(days))}
+        first, last = days or self.days
+        return {table.partitions[0]: window.days(first, last - DAY)}
+
+    def _keys(self, days: Days | None) -> list[Partition]:
+        if days is None:
+            return self.partitions
+        return [key for key in self.partitions if isinstance(key[0], date) and days[0] <= key[0] < days[1]]
 
     def _shown_notes(self) -> dict[str, Any]:
         """The notes. They are figures of the whole run, so on a partition of a range they are marked as the run's."""
@@ -245,8 +287,11 @@ class Step:
         }
 
     def _of_partition(self, written: Written, partition: Partition, key: str) -> dict[str, Any]:
+        parts = self._aspects.get((written.table.name, key))
         return {
+            **({ASPECTS: json.dumps(parts)} if parts else {}),
             "dagster/row_count": written.rows[partition],
+            CODE: self._plan.code_version,
             CONTENT: written.digests[partition],
             INPUTS: self._inputs[key],
         }

@@ -1,30 +1,34 @@
-"""The catalogue and the static attributes of users, from their sources."""
+"""The catalogue, the static attributes of users and the ties between them, from their sources."""
 
 from __future__ import annotations
 
 import duckdb
 
-from segflow.config import EventSource, ItemSource, SourceConfig, UserSource
+from segflow.config import EdgeSource, EventSource, ItemSource, SourceConfig, UserSource
 from segflow.errors import UserError
-from segflow.events.mapping import ITEMS_VIEW, check_columns
+from segflow.events.mapping import ITEMS_VIEW, check_columns, items_input, prepare, register_inputs
 from segflow.events.source import columns as columns_of
-from segflow.events.source import register
-from segflow.sql import identifier, load
+from segflow.events.source import register, text_of
+from segflow.sql import literal, load
 
 USERS_VIEW = "source_users"
+EDGES_VIEW = "source_edges"
 
 
 def items_query(connection: duckdb.DuckDBPyConnection, source: SourceConfig) -> str:
     """The query of the `items` table. Without a catalogue, items are what the events name, with their id as title."""
     items = source.items or _items_of_events(source.events)
-    path = items.path or source.events.path
-    register(connection, ITEMS_VIEW, path, items.format if items.path else source.events.format)
+    read = items_input(source)
+    # Rows of events that are broken go to quarantine; a broken catalogue is refused.
+    of_events = items.path is None and source.events.sql is None and items.sql is None
+    register(connection, ITEMS_VIEW, read, mapped=() if of_events else None)
     if items.sql is not None:
-        connection.execute(f"CREATE OR REPLACE TEMP VIEW prepared_items AS {load(items.sql)}")
+        register_inputs(connection, source)
+        prepare(connection, "prepared_items", items.sql)
     else:
         present = columns_of(connection, ITEMS_VIEW)
-        check_columns("source.items.columns", items.columns, present, path)
-        connection.execute(f"CREATE OR REPLACE TEMP VIEW prepared_items AS {_mapped(items)}")
+        check_columns("source.items.columns", items.columns, present, read.path)
+        connection.execute(f"CREATE OR REPLACE TEMP VIEW prepared_items AS {_mapped(items, present)}")
     return load("events/items.sql")
 
 
@@ -32,18 +36,42 @@ def users_query(connection: duckdb.DuckDBPyConnection, source: UserSource | None
     """The query of the `users` table: one row per user and attribute; no rows when no attributes are configured."""
     if source is None or not source.attributes:
         return "SELECT NULL::VARCHAR AS user_id, NULL::VARCHAR AS attribute, NULL::VARCHAR AS value LIMIT 0"
-    register(connection, USERS_VIEW, source.path, source.format)
+    register(connection, USERS_VIEW, source)
     present = columns_of(connection, USERS_VIEW)
     check_columns("source.users", {"user_id": source.user_id, "attributes": source.attributes}, present, source.path)
     parts = (
-        f"SELECT CAST({identifier(source.user_id)} AS VARCHAR) AS user_id, '{number}' AS position, "
-        f"CAST({identifier(name)} AS VARCHAR) AS value FROM {USERS_VIEW}"
-        for number, name in enumerate(source.attributes)
+        f"SELECT {_trimmed(source.user_id, present)} AS user_id, {literal(name)} AS attribute, "
+        f"{_trimmed(name, present)} AS value FROM {USERS_VIEW}"
+        for name in source.attributes
     )
-    names = "[" + ", ".join("'" + name.replace("'", "''") + "'" for name in source.attributes) + "]"
     return (
-        f"SELECT user_id, {names}[position::INTEGER + 1] AS attribute, min(value) AS value "
-        f"FROM ({' UNION ALL '.join(parts)}) WHERE user_id IS NOT NULL AND value IS NOT NULL GROUP BY user_id, position"
+        f"SELECT user_id, attribute, min(value) AS value FROM ({' UNION ALL '.join(parts)}) "
+        "WHERE user_id IS NOT NULL AND value IS NOT NULL GROUP BY user_id, attribute"
+    )
+
+
+def user_edges_query(connection: duckdb.DuckDBPyConnection, edges: EdgeSource | None) -> str:
+    """The ties between users as user_id, other_id, weight (> 0); no rows when none are configured.
+
+    A mutual tie stands in both directions. Nobody is tied to themselves; the weights of a tie that is named more than once
+    are added; rows without a user or without a positive, finite weight are left out.
+    """
+    if edges is None:
+        return "SELECT NULL::VARCHAR AS user_id, NULL::VARCHAR AS other_id, NULL::DOUBLE AS weight LIMIT 0"
+    register(connection, EDGES_VIEW, edges)
+    present = columns_of(connection, EDGES_VIEW)
+    named: dict[str, str | list[str]] = {"user_id": edges.user_id, "other_id": edges.other_id}
+    if edges.weight is not None:
+        named["weight"] = edges.weight
+    check_columns("source.edges", named, present, edges.path)
+    weight = "1.0" if edges.weight is None else f"TRY_CAST({_trimmed(edges.weight, present)} AS DOUBLE)"
+    user, other = _trimmed(edges.user_id, present), _trimmed(edges.other_id, present)
+    ties = f"SELECT {user} AS user_id, {other} AS other_id, CAST({weight} AS DOUBLE) AS weight FROM {EDGES_VIEW}"
+    if edges.mutual:
+        ties = f"WITH tie AS ({ties}) FROM tie UNION ALL SELECT other_id, user_id, weight FROM tie"
+    return (
+        f"SELECT user_id, other_id, sum(weight) AS weight FROM ({ties}) "
+        "WHERE user_id <> other_id AND weight > 0 AND isfinite(weight) GROUP BY user_id, other_id"
     )
 
 
@@ -54,25 +82,23 @@ def _items_of_events(events: EventSource) -> ItemSource:
     return ItemSource(path=None, columns={"item_id": named, "title": named})
 
 
-def _mapped(items: ItemSource) -> str:
+def _mapped(items: ItemSource, present: dict[str, str]) -> str:
     def text(field: str) -> str:
         named = items.columns.get(field)
         if named is None:
             return "NULL::VARCHAR"
-        parts = [
-            f"NULLIF(trim(CAST({identifier(one)} AS VARCHAR)), '')"
-            for one in ([named] if isinstance(named, str) else named)
-        ]
+        parts = [_trimmed(one, present) for one in ([named] if isinstance(named, str) else named)]
         return parts[0] if len(parts) == 1 else "(" + " || '-' || ".join(parts) + ")"
 
     price = f"TRY_CAST({text('price')} AS DOUBLE)"
     category = items.columns.get("category", [])
-    path = ", ".join(
-        f"NULLIF(trim(CAST({identifier(one)} AS VARCHAR)), '')"
-        for one in ([category] if isinstance(category, str) else category)
-    )
+    path = ", ".join(_trimmed(one, present) for one in ([category] if isinstance(category, str) else category))
     return (
         f"SELECT {text('item_id')} AS item_id, {text('title')} AS title, "
         f"list_filter([{path}]::VARCHAR[], lambda part: part IS NOT NULL) AS category, {text('brand')} AS brand, "
         f"CASE WHEN isfinite({price}) THEN {price} END AS price FROM {ITEMS_VIEW}"
     )
+
+
+def _trimmed(column: str, present: dict[str, str]) -> str:
+    return f"NULLIF(trim({text_of(column, present[column])}), '')"

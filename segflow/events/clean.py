@@ -1,43 +1,125 @@
-"""Cleaning and sessions: the statements under `sql/events/` with the settings filled in."""
+"""Cleaning and sessions: the statements under `sql/events/`, run in their order with the settings filled in.
+
+Each statement reads views and temporary tables that the one before left on the connection; what is written where is the
+caller's business. Nothing here holds rows in Python.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 
 import duckdb
 
 from segflow.config import CalendarConfig, CleaningConfig, SessionConfig
+from segflow.errors import UserError
 from segflow.sql import load, render
 
-CLASSIFIED = "classified"
-EVENTS_QUERY = f"SELECT * REPLACE (identity AS event_id) FROM {CLASSIFIED} WHERE reason IS NULL"
-QUARANTINED_QUERY = f"SELECT * FROM {CLASSIFIED} WHERE reason IS NOT NULL"
+CLEANING = ("judged", "duplicates", "bots", "rejected", "events", "quarantined", "row_account")
+SESSIONS = ("item_codes", "type_codes", "names", "ordered", "linked", "sessions")
+"""The statements under `sql/events/`, in the order in which they run."""
+
+QUARANTINED_QUERY = load("events/quarantined.sql")
+_MOST_TYPES = 256
+_MOST_ITEMS = 2**24 - 1
 
 
-def classified_query(cleaning: CleaningConfig, calendar: CalendarConfig) -> str:
-    """Every raw row with the identity of its event and, if it is none, the reason. Reads views raw_events and items."""
-    return render(
-        "events/classified.sql",
-        start=calendar.start,
-        end=calendar.end or date(9999, 12, 31),
-        max_events_per_user_day=cleaning.max_events_per_user_day,
-        require_known_item=cleaning.require_known_item,
-        exclude_categories=list(cleaning.exclude_categories),
-        require_quantity="quantity" in cleaning.require_positive,
-        require_value="value" in cleaning.require_positive,
+def judge(connection: duckdb.DuckDBPyConnection, cleaning: CleaningConfig, calendar: CalendarConfig) -> None:
+    """Make the table `rejected` of raw rows that are no events. Reads the views raw_events and items."""
+    bots, impute = cleaning.bots, cleaning.impute
+    never = 2**62
+    connection.execute(
+        "CREATE OR REPLACE TEMP VIEW judged AS "
+        + render(
+            "events/judged.sql",
+            start=calendar.start,
+            end=calendar.end or date(9999, 12, 31),
+            default_type=impute.event_type,
+        )
+    )
+    _table(connection, "duplicates", load("events/duplicates.sql"))
+    _table(
+        connection,
+        "bots",
+        render(
+            "events/bots.sql",
+            enabled=bots.enabled,
+            events_per_day=bots.events_per_day or never,
+            events_per_minute=bots.events_per_minute or never,
+            clockwork_events=bots.clockwork_events or never,
+            clockwork_share=bots.clockwork_share,
+            user_pattern=bots.user_pattern,
+        ),
+    )
+    _table(
+        connection,
+        "rejected",
+        render(
+            "events/rejected.sql",
+            require_known_item=cleaning.require_known_item,
+            exclude_categories=list(cleaning.exclude_categories),
+            require_known_type=cleaning.require_known_type,
+            known_types=sorted(cleaning.type_weights),
+            default_type=impute.event_type,
+            require_quantity="quantity" in cleaning.require_positive,
+            require_value="value" in cleaning.require_positive,
+        ),
     )
 
 
-def sessions_query(sessions: SessionConfig, first: date, last: date) -> str:
-    """Sessions that start in [first, last). Reads views events (one day more on both sides) and items."""
+def events_query(cleaning: CleaningConfig) -> str:
+    """The events among the raw rows. Reads the views raw_events and items and the table `rejected` that `judge` made."""
+    impute = cleaning.impute
+    rule = impute.value if isinstance(impute.value, str) else None
     return render(
-        "events/sessions.sql",
-        first=first,
-        last=last,
-        use_source_ids=sessions.use_source_ids,
-        gap_us=sessions.gap_minutes * 60_000_000,
+        "events/events.sql",
+        value_rule=rule,
+        default_value=impute.value if rule is None else None,
+        default_quantity=impute.quantity,
+        default_type=impute.event_type,
+        type_weights=dict(cleaning.type_weights),
     )
+
+
+def sessions_query(connection: duckdb.DuckDBPyConnection, sessions: SessionConfig, first: date, last: date) -> str:
+    """The query of the sessions that start in [first, last).
+
+    Reads the views events (one day more on both sides) and items, and leaves the temporary tables that the query reads.
+
+    Raises UserError for more event types or items than one pass can number.
+    """
+    for name in ("item_codes", "type_codes"):
+        _table(connection, name, load(f"events/{name}.sql"))
+    _table(connection, "names", load("events/names.sql"))
+    counted = connection.execute("SELECT len(type_names), len(item_names) FROM names").fetchone()
+    assert counted is not None
+    if counted[0] > _MOST_TYPES or counted[1] > _MOST_ITEMS:
+        raise UserError(
+            f"events from {first} to {last}: {counted[0]} event types and {counted[1]} items, more than {_MOST_TYPES} and "
+            f"{_MOST_ITEMS}; correct `event_type` and `item_id` in source.events.columns"
+        )
+    span = {"first": first, "last": last}
+    gap = sessions.gap_minutes * 60_000_000
+    ordered = render("events/ordered.sql", use_source_ids=sessions.use_source_ids, gap_us=gap, **span)
+    _table(connection, "ordered", ordered)
+    _table(connection, "linked", render("events/linked.sql", gap_us=gap))
+    connection.execute("DROP TABLE ordered")
+    return render("events/sessions.sql", **span)
+
+
+def edges(connection: duckdb.DuckDBPyConnection, sessions: SessionConfig, events: str) -> dict[str, dict[str, str]]:
+    """Day -> digests of the `tail` and `head` of the table `events`: all that sessions of the days beside it can see of it."""
+    statement = render(
+        "events/edges.sql", use_source_ids=sessions.use_source_ids, gap_us=sessions.gap_minutes * 60_000_000
+    )
+    rows = connection.execute(statement.replace("made_events", events)).fetchall()
+    return {day.isoformat(): {"tail": tail, "head": head} for day, tail, head in rows}
+
+
+def _table(connection: duckdb.DuckDBPyConnection, name: str, query: str) -> None:
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {query}")
 
 
 @dataclass(frozen=True)
@@ -78,12 +160,28 @@ class RowAccount:
         )
 
 
-def row_account(connection: duckdb.DuckDBPyConnection) -> RowAccount:
-    """Compare, day by day, the view raw_events with the table of classified rows that was made from it."""
-    per_day = connection.execute(load("events/row_account.sql")).fetchall()
+def total(accounts: Sequence[RowAccount]) -> RowAccount:
+    """The account of several spans of days together."""
+    reasons: Counter[str] = Counter()
+    for one in accounts:
+        reasons.update(one.reasons)
+    return RowAccount(
+        days=sum(one.days for one in accounts),
+        raw=sum(one.raw for one in accounts),
+        events=sum(one.events for one in accounts),
+        duplicates=sum(one.duplicates for one in accounts),
+        reasons=dict(sorted(reasons.items())),
+        unbalanced_days=sum(one.unbalanced_days for one in accounts),
+    )
+
+
+def row_account(connection: duckdb.DuckDBPyConnection, events: str, quarantined: str) -> RowAccount:
+    """Compare, day by day, the view raw_events with the tables `events` and `quarantined` that were made from it."""
+    per_day = connection.execute(
+        load("events/row_account.sql").replace("made_events", events).replace("made_quarantined", quarantined)
+    ).fetchall()
     reasons = connection.execute(
-        f"SELECT reason, count(*) FROM {CLASSIFIED} WHERE reason IS NOT NULL AND reason <> 'duplicate' "
-        "GROUP BY reason ORDER BY reason"
+        f"SELECT reason, count(*) FROM {quarantined} WHERE reason <> 'duplicate' GROUP BY reason ORDER BY reason"
     ).fetchall()
     return RowAccount(
         days=len(per_day),

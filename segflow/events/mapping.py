@@ -1,19 +1,21 @@
 """From source columns to the event schema: each field cast on its own, failures kept as text.
 
-Produces SQL; runs nothing but `DESCRIBE`.
+Produces SQL; runs nothing but `DESCRIBE`. Typed columns are taken as they are: what cannot fail is not checked.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
+from typing import TypeAlias
 
 import duckdb
 
-from segflow.config import CalendarConfig, EventSource, ItemSource
+from segflow.config import CalendarConfig, EventSource, Input, SourceConfig
 from segflow.errors import UserError
+from segflow.events.readers import OVERFLOW
+from segflow.events.source import Contents, contents, register, text_of
 from segflow.events.source import columns as columns_of
-from segflow.events.source import register
 from segflow.sql import identifier, literal, load
 
 EVENTS_VIEW = "source_events"
@@ -21,34 +23,80 @@ ITEMS_VIEW = "source_items"
 
 _NUMBERS = ("value", "quantity")
 _TEXTS = ("event_id", "user_id", "item_id", "event_type", "session_id", "text")
-_DAY_US = 86_400_000_000
+_REQUIRED = ("user_id", "ts", "event_type")
 _ZONED = r"([Zz]|:[0-9.]+[+-][0-9]{2}(:?[0-9]{2})?|\s[A-Za-z][A-Za-z0-9_/+-]*)$"
+_INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
+_UNIT_US = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}
+# Beyond the last bound of microseconds (the year 9892), infinite or not a number: no time, and no reason to fail the whole log.
+_LAST_US = 250_000_000_000_000_000
+
+Columns: TypeAlias = Mapping[str, str | list[str]]
 
 
-def mapped_events(connection: duckdb.DuckDBPyConnection, source: EventSource, items: ItemSource | None) -> str:
+def mapped_events(
+    connection: duckdb.DuckDBPyConnection,
+    source: SourceConfig,
+    only: Collection[str] | None = None,
+    required: Collection[str] = _REQUIRED,
+) -> str:
     """The query that yields the source rows in the event schema, without the partition day.
 
-    Registers the source views. Raises UserError naming the setting when a mapped column does not exist.
+    only: names of the event files to read; all without it. required: event fields whose column every file must have.
+
+    Registers the views that a statement of the source reads. Raises UserError naming the setting when a mapped column does
+    not exist, and naming the file when it lacks a required one.
     """
-    register(connection, EVENTS_VIEW, source.path, source.format)
-    if source.sql is not None:
-        if items is not None:
-            register(connection, ITEMS_VIEW, items.path or source.path, items.format)
-        connection.execute(f"CREATE OR REPLACE TEMP VIEW prepared_events AS {load(source.sql)}")
-        types = columns_of(connection, "prepared_events")
-        check_columns("source.events.sql", {"user_id": "user_id", "ts": "ts"}, types, source.sql)
-        return _query(
-            "prepared_events", types, {name: name for name in (*_TEXTS, *_NUMBERS, "ts") if name in types}, source
-        )
-    types = columns_of(connection, EVENTS_VIEW)
-    check_columns("source.events.columns", source.columns, types, source.path)
-    return _query(EVENTS_VIEW, types, source.columns, source)
+    events = source.events
+    if events.sql is not None:
+        return _prepared(connection, source, only)
+    needed = list(dict.fromkeys(_named(events.columns.values())))
+    found = contents(connection, events, only, needed)
+    # Without rows the query still needs columns.
+    layouts = found.layouts or contents(connection, events, None, needed).layouts[:1]
+    check_columns("source.events.columns", events.columns, Contents(layouts, []).columns, events.path)
+    queries = []
+    for layout in layouts:
+        for field in required:
+            for column in _named([events.columns.get(field, [])]):
+                if column not in layout.columns:
+                    raise UserError(
+                        f"{layout.files[0].path}: has no column '{column}', which source.events.columns.{field} names; "
+                        "add it to the file, or take the file out of the folder"
+                    )
+        types = {**dict.fromkeys(layout.late, "VARCHAR"), **layout.columns}
+        queries.append(_query(f"({layout.rows})", types, events.columns, events, layout.overflow))
+    query = " UNION ALL ".join(queries)
+    return query if found.layouts else f"SELECT * FROM ({query}) WHERE false"
 
 
-def check_columns(setting: str, mapping: Mapping[str, str | list[str]], present: Mapping[str, str], path: str) -> None:
+def items_input(source: SourceConfig) -> Input:
+    """Where the catalogue's columns are read: its own files, or those of the events."""
+    items = source.items
+    return (
+        source.events
+        if items is None or items.path is None
+        else Input(path=items.path, format=items.format, csv=items.csv)
+    )
+
+
+def register_inputs(connection: duckdb.DuckDBPyConnection, source: SourceConfig) -> None:
+    """The views of `source.inputs`. Their rows' `source_file` starts with the name of the input."""
+    for name, one in source.inputs.items():
+        register(connection, name, one, prefix=f"{name}/")
+
+
+def prepare(connection: duckdb.DuckDBPyConnection, view: str, statement: str) -> None:
+    """Create `view` by a statement of the source's own. Raises UserError when the statement is wrong."""
+    try:
+        connection.execute(f"CREATE OR REPLACE TEMP VIEW {identifier(view)} AS {load(statement)}")
+    except duckdb.Error as error:
+        raise UserError(f"{statement}: {str(error).splitlines()[0]}; correct the statement") from error
+
+
+def check_columns(setting: str, mapping: Columns, present: Mapping[str, str], path: str) -> None:
     """Raise UserError for the first mapped column that the source does not have."""
     for field, named in mapping.items():
-        for column in [named] if isinstance(named, str) else named:
+        for column in _named([named]):
             if column not in present:
                 own = [name for name in present if name not in ("source_file", "source_row")]
                 near = difflib.get_close_matches(column, own, n=1)
@@ -59,33 +107,55 @@ def check_columns(setting: str, mapping: Mapping[str, str | list[str]], present:
 def with_day(query: str, calendar: CalendarConfig) -> str:
     """`query` with the partition day. Rows without a date inside the calendar go to its first day: none is lost."""
     end = literal(calendar.end) if calendar.end else "DATE '9999-12-31'"
-    day = f"DATE '1970-01-01' + CAST(floor(epoch_us(ts) / {_DAY_US}) AS INTEGER)"
+    # As plain numbers: the engine's own calendar of zones costs five times as much.
+    day = "CAST(make_timestamp(epoch_us(ts)) AS DATE)"
     start = literal(calendar.start)
     return f"SELECT CASE WHEN {day} >= {start} AND {day} < {end} THEN {day} ELSE {start} END AS day, * FROM ({query})"
 
 
-def _query(view: str, types: Mapping[str, str], mapping: Mapping[str, str | list[str]], source: EventSource) -> str:
-    fields: dict[str, str] = {}
-    failures: list[str] = []
-    for name in _TEXTS:
-        fields[name] = _text(mapping.get(name), types)
-    if "event_type" in mapping:
-        fields["event_type"] = f"lower({fields['event_type']})"
-    elif source.event_type:
-        fields["event_type"] = literal(source.event_type.lower())
+def _prepared(connection: duckdb.DuckDBPyConnection, source: SourceConfig, only: Collection[str] | None) -> str:
+    """The rows of the source's own statement, mapped by the names of its columns."""
+    events = source.events
+    assert events.sql is not None
+    register(connection, EVENTS_VIEW, events, only)
+    if source.items is not None:
+        register(connection, ITEMS_VIEW, items_input(source))
+    register_inputs(connection, source)
+    prepare(connection, "prepared_events", events.sql)
+    types = columns_of(connection, "prepared_events")
+    required = ("user_id", "ts", "source_file", "source_row")
+    check_columns("source.events.sql", {name: name for name in required}, types, events.sql)
+    return _query(
+        "prepared_events", types, {name: name for name in (*_TEXTS, *_NUMBERS, "ts") if name in types}, events
+    )
+
+
+def _query(table: str, types: Mapping[str, str], mapping: Columns, source: EventSource, overflow: bool = False) -> str:
+    """The mapping of one table. Optional columns that `types` lacks are missing values."""
+    fields = {name: _text(mapping.get(name), types) for name in _TEXTS}
+    fields["event_type"] = _event_type(fields["event_type"], "event_type" in mapping, source)
+    failures = [f"'row=fields beyond the header: ' || {OVERFLOW}"] if overflow else []
     for name in _NUMBERS:
-        if name in mapping:
-            original = _text(mapping[name], types)
-            fields[name] = f"CASE WHEN isfinite(TRY_CAST({original} AS DOUBLE)) THEN TRY_CAST({original} AS DOUBLE) END"
-            failures.append(_failure(name, original, fields[name]))
-        else:
-            fields[name] = "NULL"
-    moment = str(mapping["ts"])
-    fields["ts"] = _moment(moment, types[moment], source.timezone)
-    failures.append(_failure("ts", _text(moment, types), fields["ts"]))
-    fields["unparsed"] = f"NULLIF(concat_ws('; ', {', '.join(failures)}), '')"
-    selected = ", ".join(f"{expression} AS {name}" for name, expression in fields.items())
-    return f"SELECT {selected}, source_file, source_row FROM {identifier(view)}"
+        column = mapping.get(name)
+        fields[name], failure = _number(name, str(column), types) if column in types else ("NULL::DOUBLE", None)
+        failures += [failure] if failure else []
+    fields["ts"], failure = _moment(str(mapping["ts"]), types, source)
+    failures += [failure] if failure else []
+    several = f"NULLIF(concat_ws('; ', {', '.join(failures)}), '')"
+    fields["unparsed"] = several if len(failures) > 1 else failures[0] if failures else "NULL::VARCHAR"
+    selected = ", ".join(
+        f"{fields[name]} AS {name}" for name in (*_TEXTS[:4], "ts", *_NUMBERS, *_TEXTS[4:], "unparsed")
+    )
+    return f"SELECT {selected}, source_file, source_row FROM {table}"
+
+
+def _event_type(text: str, mapped: bool, source: EventSource) -> str:
+    if not mapped:
+        return literal(source.event_type.lower()) if source.event_type else "NULL::VARCHAR"
+    if not source.types:
+        return f"lower({text})"
+    cases = " ".join(f"WHEN {literal(key.lower())} THEN {literal(name.lower())}" for key, name in source.types.items())
+    return f"CASE lower({text}) {cases} ELSE lower({text}) END"
 
 
 def _failure(field: str, original: str, cast: str) -> str:
@@ -94,36 +164,94 @@ def _failure(field: str, original: str, cast: str) -> str:
 
 def _text(mapped: str | list[str] | None, types: Mapping[str, str]) -> str:
     """The trimmed text of a column, empty as NULL; several columns joined by '-'."""
-    if mapped is None:
+    if mapped is None or (isinstance(mapped, str) and mapped not in types):
         return "NULL::VARCHAR"
     if isinstance(mapped, list):
         return "(" + " || '-' || ".join(_text(one, types) for one in mapped) + ")"
-    if types[mapped].upper() == "VARCHAR":
-        return f"NULLIF(trim({identifier(mapped)}), '')"
-    if types[mapped].upper() in ("DOUBLE", "FLOAT"):
-        # Not-a-number is how data frames write a missing value.
-        return f"CASE WHEN NOT isnan({identifier(mapped)}) THEN CAST({identifier(mapped)} AS VARCHAR) END"
-    return f"CAST({identifier(mapped)} AS VARCHAR)"
+    text = text_of(mapped, types[mapped])
+    return f"NULLIF(trim({text}), '')" if types[mapped] == "VARCHAR" else text
 
 
-def _moment(column: str, kind: str, zone: str) -> str:
-    """A TIMESTAMPTZ from a zoned or zone-less time, text, or seconds, milli- or microseconds since 1970."""
-    name, kind = identifier(column), kind.upper()
-    if kind == "TIMESTAMP WITH TIME ZONE":
-        return name
+def _number(field: str, column: str, types: Mapping[str, str]) -> tuple[str, str | None]:
+    """A finite DOUBLE, and what says so when there is none; None if that cannot be."""
+    name, kind = identifier(column), types[column]
+    if kind in _INTEGERS or kind.startswith("DECIMAL"):
+        return f"CAST({name} AS DOUBLE)", None
+    if kind in ("DOUBLE", "FLOAT"):
+        number = f"CASE WHEN isfinite({name}) THEN CAST({name} AS DOUBLE) END"
+        return number, f"CASE WHEN isinf({name}) THEN '{field}=' || {name} END"
+    original = _text(column, types)
+    number = f"CASE WHEN isfinite(TRY_CAST({original} AS DOUBLE)) THEN TRY_CAST({original} AS DOUBLE) END"
+    return number, _failure(field, original, number)
+
+
+def _moment(column: str, types: Mapping[str, str], source: EventSource) -> tuple[str, str | None]:
+    """A TIMESTAMPTZ from a zoned or zone-less time, text, or a number since 1970; and what says so when there is none."""
+    name, kind = identifier(column), types[column]
+    if kind in ("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ_NS"):
+        return f"CAST({name} AS TIMESTAMPTZ)", None
     if kind.startswith("TIMESTAMP") or kind == "DATE":
-        return f"timezone({literal(zone)}, CAST({name} AS TIMESTAMP))"
-    number = f"TRY_CAST({name} AS DOUBLE)"
-    # Beyond the last bound (the year 9892), infinite or not a number: no time, and no reason to fail the whole log.
-    epoch = (
-        f"make_timestamptz(CAST({number} * CASE WHEN abs({number}) < 1e11 THEN 1e6 WHEN abs({number}) < 1e14 THEN 1e3 "
-        f"WHEN abs({number}) < 2.5e17 THEN 1 END AS BIGINT))"
-    )
-    if kind != "VARCHAR":
-        return epoch
+        local = name if kind == "TIMESTAMP" else f"TRY_CAST({name} AS TIMESTAMP)"
+        return _in_zone(local, source.timezone), None
+    original = _text(column, types)
+    if kind in _INTEGERS:
+        moment = _epoch_of_integer(f"CAST({name} AS BIGINT)", source.unit)
+        return moment, _failure("ts", original, moment)
+    numeric = kind in ("DOUBLE", "FLOAT", "UBIGINT", "HUGEINT") or kind.startswith("DECIMAL")
+    number = f"CAST({name} AS DOUBLE)" if numeric else f"TRY_CAST({original} AS DOUBLE)"
+    epoch = _epoch_of_number(number, source.unit)
+    if numeric:
+        return epoch, _failure("ts", original, epoch)
+    zone = source.timezone
+    # The two usual ways to write a time come first: they need no pattern matching, which costs more than all the rest.
+    plain = f"{original} LIKE '____-__-_____:__:__' AND {original}[19] BETWEEN '0' AND '9'"
+    utc = f"{original} LIKE '____-__-_____:__:__Z' OR {original} LIKE '____-__-_____:__:__ UTC'"
     # DuckDB wants an offset right behind the time, and casting to TIMESTAMP would drop a zone's name, or a PM, unseen.
-    text = f"regexp_replace(trim({name}), '\\s+([Zz]|[+-][0-9:]+)$', '\\1')"
-    return (
-        f"CASE WHEN {number} IS NOT NULL THEN {epoch} WHEN regexp_matches({text}, {literal(_ZONED)}) "
-        f"THEN TRY_CAST({text} AS TIMESTAMPTZ) ELSE timezone({literal(zone)}, TRY_CAST({text} AS TIMESTAMP)) END"
+    text = f"regexp_replace({original}, '\\s+([Zz]|[+-][0-9:]+)$', '\\1')"
+    moment = (
+        f"CASE WHEN {plain} THEN {_in_zone(f'TRY_CAST({original} AS TIMESTAMP)', zone)} "
+        f"WHEN {utc} THEN {_in_zone(f'TRY_CAST({original}[:19] AS TIMESTAMP)', 'UTC')} "
+        f"WHEN {number} IS NOT NULL THEN {epoch} WHEN regexp_matches({text}, {literal(_ZONED)}) "
+        f"THEN TRY_CAST({text} AS TIMESTAMPTZ) ELSE {_in_zone(f'TRY_CAST({text} AS TIMESTAMP)', zone)} END"
     )
+    return moment, _failure("ts", original, moment)
+
+
+def _in_zone(local: str, zone: str) -> str:
+    # The calendar of a zone costs more than all the rest of a row, and UTC needs none.
+    return f"make_timestamptz(epoch_us({local}))" if zone == "UTC" else f"timezone({literal(zone)}, {local})"
+
+
+def _epoch_of_integer(number: str, unit: str) -> str:
+    """Exact to the microsecond; nanoseconds are rounded down, also before 1970."""
+    below = f"({number} - (({number} % 1000) + 1000) % 1000) // 1000"
+    scaled = {"s": f"{number} * 1000000", "ms": f"{number} * 1000", "us": number, "ns": below}
+    bounds = {
+        one: _LAST_US // int(factor) if factor >= 1 else 9_223_372_036_854_774_000 for one, factor in _UNIT_US.items()
+    }
+    if unit != "auto":
+        return (
+            f"make_timestamptz(CASE WHEN {number} BETWEEN -{bounds[unit]} AND {bounds[unit]} THEN {scaled[unit]} END)"
+        )
+    return (
+        f"make_timestamptz(CASE WHEN {number} BETWEEN -99999999999 AND 99999999999 THEN {scaled['s']} "
+        f"WHEN {number} BETWEEN -99999999999999 AND 99999999999999 THEN {scaled['ms']} "
+        f"WHEN {number} BETWEEN -{_LAST_US} AND {_LAST_US} THEN {number} "
+        f"WHEN {number} BETWEEN -{bounds['ns']} AND {bounds['ns']} THEN {scaled['ns']} END)"
+    )
+
+
+def _epoch_of_number(number: str, unit: str) -> str:
+    factor = f"{_UNIT_US.get(unit, 1.0)!r}"
+    if unit == "auto":
+        factor = (
+            f"CASE WHEN abs({number}) < 1e11 THEN 1e6 WHEN abs({number}) < 1e14 THEN 1e3 "
+            f"WHEN abs({number}) < {_LAST_US} THEN 1 WHEN abs({number}) < 9.2e18 THEN 1e-3 END"
+        )
+    scaled = f"{number} * {factor}"
+    return f"make_timestamptz(CASE WHEN abs({scaled}) < {_LAST_US} THEN CAST({scaled} AS BIGINT) END)"
+
+
+def _named(mapped: Iterable[str | list[str]]) -> Iterable[str]:
+    for one in mapped:
+        yield from [one] if isinstance(one, str) else one

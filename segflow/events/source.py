@@ -1,97 +1,110 @@
-"""Reading sources: Parquet, CSV or JSON lines as a DuckDB view with the file and row number of every row.
+"""Sources as views: the rows of all files, each with its file and row number, and how the files differ.
 
 No meaning is given to columns here; that is the mapping's work.
 """
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-from collections.abc import Sequence
-from glob import glob
-from pathlib import Path
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 
 import duckdb
 
+from segflow.config import Input
 from segflow.errors import UserError
+from segflow.events.files import SourceFile, files, fingerprint, foreign, reading
+from segflow.events.readers import OVERFLOW, Layout, layouts
 from segflow.sql import identifier, literal
 
-_FORMATS = {
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".json": "json",
-    ".jsonl": "json",
-    ".ndjson": "json",
-}
-_COMPRESSIONS = (".gz", ".zst")
+__all__ = [
+    "Contents",
+    "SourceFile",
+    "columns",
+    "contents",
+    "drift",
+    "files",
+    "fingerprint",
+    "foreign",
+    "reading",
+    "register",
+]
 
 
-def resolve(path: str) -> list[str]:
-    """The files that `path` names, in order: a file, a folder (its files at any depth), a glob, or `package:NAME/path`.
+@dataclass(frozen=True)
+class Contents:
+    """What the chosen files of a source hold. files: those with rows, and the empty ones."""
 
-    Raises UserError when there are none.
+    layouts: list[Layout]
+    empty: list[SourceFile]
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """All columns with their types; VARCHAR where the files differ in type."""
+        merged: dict[str, str] = {}
+        for layout in self.layouts:
+            for name, kind in layout.columns.items():
+                merged[name] = kind if merged.get(name, kind) == kind else "VARCHAR"
+        return merged
+
+
+def contents(
+    connection: duckdb.DuckDBPyConnection,
+    source: Input,
+    only: Collection[str] | None = None,
+    mapped: Collection[str] | None = None,
+) -> Contents:
+    """Look at the files of `source`, or at those named in `only`. For `mapped` see `readers.layouts`.
+
+    Raises UserError when there is no file, when the files are of several formats or unreadable, or hold no row at all.
     """
-    if path.startswith("package:"):
-        return [str(_packaged(path))]
-    if "://" in path:
-        return [path]
-    place = Path(path)
-    if place.is_file():
-        return [str(place)]
-    if place.is_dir():
-        found = sorted(str(file) for file in place.rglob("*") if file.is_file() and _format_of(str(file)) is not None)
-        if not found:
-            raise UserError(
-                f"{path}: the folder holds no Parquet, CSV or JSON file; put the log there or correct the path"
-            )
-        return found
-    found = sorted(glob(path, recursive=True))
-    if not found:
-        raise UserError(f"{path}: no such file; correct `path` in the source section of the settings")
-    return found
+    found = files(source.path, source.format)
+    chosen = found if only is None else [file for file in found if file.name in only]
+    read, empty = layouts(connection, source, chosen, mapped) if chosen else ([], [])
+    if not read and only is None:
+        raise UserError(
+            f"{source.path}: the log is empty: {len(found)} file(s) without a row; correct `path` or wait for data"
+        )
+    return Contents(read, empty)
 
 
-def register(connection: duckdb.DuckDBPyConnection, view: str, path: str, format: str = "auto") -> list[str]:
-    """Create `view` over the files of `path`, with `source_file` and `source_row` beside their own columns.
+def register(
+    connection: duckdb.DuckDBPyConnection,
+    view: str,
+    source: Input,
+    only: Collection[str] | None = None,
+    mapped: Collection[str] | None = None,
+    prefix: str = "",
+) -> list[SourceFile]:
+    """Create `view` over the files of `source`, with `source_file` (after `prefix`) and `source_row` beside their columns.
 
-    Files that differ in columns are joined by column name. `source_file` is relative to the files' common folder, so a
-    copied log keeps its identity. Returns the files.
+    Files that differ in columns are joined by column name; a column whose type differs is text. `only` restricts the view
+    to files of these names; when none of them holds a row, the view is that of all files, without rows. `mapped` is for
+    files that are read as events besides: rows with too many fields, which are kept there, are passed over here.
 
-    Raises UserError when there is no file, when the files are of several formats or unreadable, or hold no row.
+    Returns the files with rows. Raises UserError as `contents` does.
     """
-    files = resolve(path)
-    if format == "auto" and len(kinds := sorted({_format_of(file) or "unknown" for file in files})) > 1:
-        raise UserError(
-            f"{path}: holds files of several formats ({', '.join(kinds)}); name those of one, as in {path}/*.csv"
-        )
-    kind = format if format != "auto" else _format_of(files[0])
-    if kind is None:
-        raise UserError(f"{files[0]}: cannot tell the format from the name; set `format` to parquet, csv or json")
-    base = len(_common_folder(files))
-    try:
-        selected = _select(connection, kind, files, base)
-        connection.execute(f"CREATE OR REPLACE TEMP VIEW {identifier(view)} AS {selected}")
-        empty = not connection.execute(f"SELECT * FROM {identifier(view)} LIMIT 1").fetchall()
-    except (duckdb.Error, UnicodeDecodeError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise UserError(f"{path}: cannot be read as {kind}: {first}") from error
-    if empty:
-        raise UserError(
-            f"{path}: the log is empty: {len(files)} file(s) without a row; correct `path` or wait for data"
-        )
-    return files
+    found = contents(connection, source, only, mapped)
+    template = found if found.layouts else contents(connection, source, None, mapped)
+    query = _union(template.layouts, prefix)
+    with reading(source.path):
+        nothing = "" if found.layouts else " WHERE false"
+        connection.execute(f"CREATE OR REPLACE TEMP VIEW {identifier(view)} AS SELECT * FROM ({query}){nothing}")
+    return [file for layout in found.layouts for file in layout.files]
 
 
-def fingerprint(paths: Sequence[str]) -> str:
-    """A digest of the names, sizes and modification times of the files that `paths` name; content is not read."""
-    digest = hashlib.sha256()
-    for path in paths:
-        for file in resolve(path):
-            facts = Path(file).stat() if "://" not in file else None
-            digest.update(f"{Path(file).name}:{facts and (facts.st_size, facts.st_mtime_ns)}".encode())
-    return digest.hexdigest()
+def drift(connection: duckdb.DuckDBPyConnection, source: Input, only: Collection[str] | None = None) -> dict[str, str]:
+    """File name -> how the file differs from the commonest columns, for every file that does; also which are empty."""
+    return differences(contents(connection, source, only))
+
+
+def differences(found: Contents) -> dict[str, str]:
+    """As `drift`, for files that were looked at already."""
+    said = {file.name: "empty: no row" for file in found.empty}
+    usual = max(found.layouts, key=lambda layout: len(layout.files), default=None)
+    for layout in found.layouts:
+        if usual is not None and layout is not usual:
+            said.update(dict.fromkeys((file.name for file in layout.files), _difference(usual.columns, layout.columns)))
+    return dict(sorted(said.items()))
 
 
 def columns(connection: duckdb.DuckDBPyConnection, view: str) -> dict[str, str]:
@@ -99,65 +112,48 @@ def columns(connection: duckdb.DuckDBPyConnection, view: str) -> dict[str, str]:
     return {row[0]: row[1] for row in connection.execute(f"DESCRIBE {identifier(view)}").fetchall()}
 
 
-def _select(connection: duckdb.DuckDBPyConnection, kind: str, files: list[str], base: int) -> str:
-    if kind == "parquet":
+def text_of(column: str, kind: str) -> str:
+    """The text of a column, so that a number gives the same text whatever type a file stores it in: 12, never 12.0."""
+    name = identifier(column)
+    if kind in ("DOUBLE", "FLOAT"):
+        # Not-a-number is how data frames write a missing value, and whole numbers beside one.
         return (
-            f"SELECT * EXCLUDE (filename, file_row_number), substr(filename, {base + 1}) AS source_file, "
-            f"file_row_number AS source_row "
-            f"FROM read_parquet({literal(files)}, filename = true, file_row_number = true, union_by_name = true)"
+            f"CASE WHEN isnan({name}) THEN NULL WHEN {name} = trunc({name}) AND abs({name}) < 9007199254740992 "
+            f"THEN CAST(CAST({name} AS BIGINT) AS VARCHAR) ELSE CAST({name} AS VARCHAR) END"
         )
-    # Row numbers must count inside each file, in file order; text is cast later, field by field, so that one bad value
-    # costs one row and not the file.
-    parts = (
-        f"SELECT *, {literal(file[base:])} AS source_file, row_number() OVER () - 1 AS source_row "
-        f"FROM {_csv(file) if kind == 'csv' else _json(connection, file)}"
-        for file in files
-    )
-    return " UNION ALL BY NAME ".join(parts)
+    return name if kind == "VARCHAR" else f"CAST({name} AS VARCHAR)"
 
 
-def _csv(file: str) -> str:
-    # Short rows end in missing values. Without `skip` the reader takes a later line for the header when the first rows
-    # are odd; reading in one thread is what lets it pad rows and keep line breaks inside quotes.
-    return (
-        f"read_csv({literal(file)}, all_varchar = true, header = true, skip = 0, null_padding = true, parallel = false)"
-    )
-
-
-def _json(connection: duckdb.DuckDBPyConnection, file: str) -> str:
-    # Only the names are inferred: guessed types fail on the first value, in row 30,000, that does not fit them.
-    described = connection.execute(
-        f"DESCRIBE SELECT * FROM read_json({literal(file)}, sample_size = -1, maximum_depth = 1)"
-    ).fetchall()
-    typed = ", ".join(f"{identifier(column[0])}: 'VARCHAR'" for column in described)
-    return f"read_json({literal(file)}, columns = {{{typed}}})"
-
-
-def _format_of(file: str) -> str | None:
-    name = Path(file.lower())
-    if name.suffix in _COMPRESSIONS:
-        name = name.with_suffix("")
-    return _FORMATS.get(name.suffix)
-
-
-def _common_folder(files: list[str]) -> str:
-    folders = [file.rsplit("/", 1)[0].split("/") for file in files]
-    shared = []
-    for parts in zip(*folders, strict=False):
-        if len(set(parts)) > 1:
-            break
-        shared.append(parts[0])
-    return "/".join(shared) + "/" if shared else ""
-
-
-def _packaged(path: str) -> Path:
-    package, _, inside = path.removeprefix("package:").partition("/")
-    found = importlib.util.find_spec(package)
-    if found is None or found.origin is None:
-        raise UserError(f"{path}: the package is not installed; run `pip install segflow[demo]`")
-    file = Path(found.origin).parent / inside
-    if not file.is_file():
-        raise UserError(
-            f"{path}: the installed package has no file {inside}; run `pip install --force-reinstall {package}`"
+def _union(parts: Sequence[Layout], prefix: str) -> str:
+    named: dict[str, str] = {}
+    for layout in parts:
+        for name in (*layout.columns, *layout.late):
+            named.setdefault(name.lower(), name)
+    kinds = {key: {_folded(layout).get(key, "") for layout in parts} - {""} for key in named}
+    selects = []
+    for layout in parts:
+        present, fields = _folded(layout), []
+        for key, name in named.items():
+            mixed = len(kinds[key]) > 1
+            value = "NULL" if key not in present else text_of(name, present[key]) if mixed else identifier(name)
+            fields.append(f"{value} AS {identifier(name)}")
+        file = f"{literal(prefix)} || source_file" if prefix else "source_file"
+        whole = f" WHERE {OVERFLOW} IS NULL" if layout.overflow else ""
+        selects.append(
+            f"SELECT {', '.join([*fields, f'{file} AS source_file'])}, source_row FROM ({layout.rows}){whole}"
         )
-    return file
+    return " UNION ALL ".join(selects)
+
+
+def _folded(layout: Layout) -> dict[str, str]:
+    return {name.lower(): kind for name, kind in {**dict.fromkeys(layout.late, "VARCHAR"), **layout.columns}.items()}
+
+
+def _difference(usual: dict[str, str], own: dict[str, str]) -> str:
+    retyped = [f"{name} {kind} -> {own[name]}" for name, kind in usual.items() if name in own and own[name] != kind]
+    said = {"missing": _names(usual, own), "extra": _names(own, usual), "retyped": retyped}
+    return "; ".join(f"{what}: {', '.join(names)}" for what, names in said.items() if names)
+
+
+def _names(those: Iterable[str], without: Collection[str]) -> list[str]:
+    return [name for name in those if name not in without]

@@ -8,7 +8,7 @@ left alone, so running the same work twice leaves every table version as it was.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import date
@@ -55,6 +55,16 @@ class Written:
     def total_rows(self) -> int:
         return sum(self.rows.values())
 
+    def __add__(self, later: Written) -> Written:
+        """This write and a later one of other partitions of the table."""
+        return Written(
+            self.table,
+            later.version,
+            {**self.rows, **later.rows},
+            {**self.digests, **later.digests},
+            [*self.replaced, *later.replaced],
+        )
+
 
 def check_key(key: Key) -> Key:
     """`key` if it is a date or a plain word; anything else could widen the predicate that selects what to replace."""
@@ -99,6 +109,15 @@ class Storage:
             for values in opened.partitions()
         }
         return sorted(found)
+
+    def rows(self, table: Table) -> dict[Partition, int]:
+        """Partition -> number of rows, from the table's own records; no data is read."""
+        opened = self.open(table)
+        counted: dict[Partition, int] = {}
+        for action in [] if opened is None else pa.table(opened.get_add_actions(flatten=True)).to_pylist():
+            key = tuple(action[f"partition.{name}"] for name in table.partitions)
+            counted[key] = counted.get(key, 0) + action["num_records"]
+        return counted
 
     def view(
         self,
@@ -154,20 +173,25 @@ class Storage:
         order = ", ".join(identifier(column) for column in table.key)
         return connection.sql(f"SELECT {selected} FROM {identifier(name)} ORDER BY {order}").to_arrow_table()
 
-    def stage(self, connection: duckdb.DuckDBPyConnection, table: Table, query: str) -> str:
-        """Run `query` into a temporary table with the columns and types of `table`; return its name."""
+    def stage(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        table: Table,
+        query: str,
+        partitions: Sequence[Partition] = ((),),
+    ) -> str:
+        """Run `query` into a temporary table with the columns and types of `table`; return its name.
+
+        Raises ViolationsError when the rows break the table's contract, rows outside `partitions` included.
+        """
         name = f"staged_{table.name}"
         columns = ", ".join(
             f"CAST({identifier(column.name)} AS {column.type}) AS {identifier(column.name)}" for column in table.columns
         )
         connection.execute(f"CREATE OR REPLACE TEMP TABLE {identifier(name)} AS SELECT {columns} FROM ({query})")
+        if found := [one for one in violations(connection, table, name, partitions) if one.blocking]:
+            raise ViolationsError(table, found)
         return name
-
-    def check(
-        self, connection: duckdb.DuckDBPyConnection, table: Table, staged: str, partitions: Iterable[Partition]
-    ) -> list[Violation]:
-        """What in the staged rows breaks the table's contract, rows outside the partitions to be replaced included."""
-        return violations(connection, table, staged, list(partitions))
 
     def write(
         self,
@@ -186,9 +210,7 @@ class Storage:
         Raises ViolationsError when the rows break the table's contract, and UserError for an unsafe key. In both cases,
         and when the process dies, readers go on seeing the version before.
         """
-        staged = self.stage(connection, table, query)
-        if found := [one for one in self.check(connection, table, staged, partitions) if one.blocking]:
-            raise ViolationsError(table, found)
+        staged = self.stage(connection, table, query, partitions)
         return self.commit(connection, table, staged, partitions, commit=commit)
 
     def commit(
@@ -210,6 +232,7 @@ class Storage:
             self._create(table)
         if changed:
             self._replace(connection, table, staged, changed, commit or {})
+        connection.execute(f"DROP TABLE {identifier(staged)}")
         version = self.version(table)
         assert version is not None
         empty = (0, "empty")

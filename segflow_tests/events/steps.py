@@ -8,7 +8,7 @@ from typing import Any
 
 import duckdb
 
-from segflow.config import CalendarConfig, CleaningConfig, EventSource, ItemSource, SessionConfig, SourceConfig
+from segflow.config import CalendarConfig, CleaningConfig, EventSource, Input, ItemSource, SessionConfig, SourceConfig
 from segflow.events import catalogue, clean, mapping
 
 CALENDAR = CalendarConfig(start=date(2024, 1, 1), end=date(2024, 4, 1))
@@ -39,11 +39,13 @@ def mapped(
     events: EventSource,
     items: ItemSource | None = None,
     calendar: CalendarConfig = CALENDAR,
+    inputs: dict[str, Input] | None = None,
 ) -> list[dict[str, Any]]:
     """Make the tables raw_events and items; return the raw rows in source order."""
-    query = mapping.with_day(mapping.mapped_events(connection, events, items), calendar)
+    settings = SourceConfig(events=events, items=items, inputs=inputs or {})
+    query = mapping.with_day(mapping.mapped_events(connection, settings), calendar)
     connection.execute(f"CREATE OR REPLACE TEMP TABLE raw_events AS {query}")
-    catalogued = catalogue.items_query(connection, SourceConfig(events=events, items=items))
+    catalogued = catalogue.items_query(connection, settings)
     connection.execute(f"CREATE OR REPLACE TEMP TABLE items AS {catalogued}")
     return records(connection, "SELECT * FROM raw_events ORDER BY source_file, source_row")
 
@@ -51,13 +53,12 @@ def mapped(
 def classified(
     connection: duckdb.DuckDBPyConnection, cleaning: CleaningConfig | None = None, calendar: CalendarConfig = CALENDAR
 ) -> list[str | None]:
-    """Make the tables classified and events; return the reason of each raw row in source order."""
-    query = clean.classified_query(cleaning or CleaningConfig(), calendar)
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE {clean.CLASSIFIED} AS {query}")
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE events AS {clean.EVENTS_QUERY}")
-    return [
-        row["reason"] for row in records(connection, "SELECT reason FROM classified ORDER BY source_file, source_row")
-    ]
+    """Make the tables rejected, events and quarantined_events; return the reason of each raw row in source order."""
+    clean.judge(connection, cleaning or CleaningConfig(), calendar)
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE events AS {clean.events_query(cleaning or CleaningConfig())}")
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE quarantined_events AS {clean.QUARANTINED_QUERY}")
+    query = "SELECT reason FROM raw_events LEFT JOIN rejected USING (source_file, source_row) ORDER BY source_file, source_row"
+    return [row["reason"] for row in records(connection, query)]
 
 
 def sessions(
@@ -67,5 +68,5 @@ def sessions(
     last: date = date(2024, 4, 1),
 ) -> list[dict[str, Any]]:
     """The sessions of `events` and `items` that start in [first, last)."""
-    query = clean.sessions_query(config or SessionConfig(), first, last)
+    query = clean.sessions_query(connection, config or SessionConfig(), first, last)
     return records(connection, f"SELECT * FROM ({query}) ORDER BY day, user_id, start, session_id")

@@ -8,9 +8,10 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from segflow.config import EventSource, ItemSource, SourceConfig, UserSource
+from segflow.config import CsvDialect, EdgeSource, EventSource, ItemSource, SourceConfig, UserSource
 from segflow.errors import UserError
 from segflow.events import catalogue
+from segflow.events.source import reading
 from segflow_tests.events.steps import records, source, write
 
 FULL: dict[str, str | list[str]] = {
@@ -111,3 +112,75 @@ def test_users_are_one_row_per_attribute(connection: duckdb.DuckDBPyConnection, 
 @pytest.mark.parametrize("users", [None, UserSource(path="unused.csv")])
 def test_without_attributes_there_are_no_users(connection: duckdb.DuckDBPyConnection, users: UserSource | None) -> None:
     assert records(connection, catalogue.users_query(connection, users)) == []
+
+
+def edges(connection: duckdb.DuckDBPyConnection, settings: EdgeSource | None) -> list[tuple]:
+    query = catalogue.user_edges_query(connection, settings)
+    return [tuple(row.values()) for row in records(connection, f"SELECT * FROM ({query}) ORDER BY ALL")]
+
+
+def test_ties_are_summed_and_never_to_oneself(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    rows = (
+        "a,b,1",
+        "b,a,2",
+        "a,b,0.5",
+        " a , c ,1",
+        "a,a,9",
+        ",a,1",
+        "a,,1",
+        "c,d,0",
+        "c,e,-1",
+        "c,f,inf",
+        "c,g,x",
+        "d,a,",
+    )
+    path = write(tmp_path / "ties.csv", "from,to,times", *rows)
+    settings = EdgeSource(path=str(path), user_id="from", other_id="to", weight="times")
+    assert edges(connection, settings) == [("a", "b", 1.5), ("a", "c", 1.0), ("b", "a", 2.0)]
+    assert edges(connection, settings.model_copy(update={"mutual": True})) == [
+        ("a", "b", 3.5), ("a", "c", 1.0), ("b", "a", 3.5), ("c", "a", 1.0),
+    ]  # fmt: skip
+    unweighted = edges(connection, settings.model_copy(update={"weight": None}))
+    assert ("a", "b", 2.0) in unweighted
+    assert ("c", "d", 1.0) in unweighted
+    assert not any(user == other for user, other, _ in unweighted)
+
+
+def test_ties_name_users_as_events_do(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    connection.execute(f"COPY (SELECT 1.0::DOUBLE AS user_id, 2 AS other_id) TO '{tmp_path}/1.parquet'")
+    assert edges(connection, EdgeSource(path=str(tmp_path))) == [("1", "2", 1.0)]
+    assert edges(connection, None) == []
+    described = connection.execute(f"DESCRIBE {catalogue.user_edges_query(connection, None)}").fetchall()
+    assert [(row[0], row[1]) for row in described] == [
+        ("user_id", "VARCHAR"),
+        ("other_id", "VARCHAR"),
+        ("weight", "DOUBLE"),
+    ]
+    with pytest.raises(UserError, match=r"source\.edges\.weight: no column 'strength'; it has: user_id, other_id"):
+        edges(connection, EdgeSource(path=str(tmp_path), weight="strength"))
+
+
+def test_a_catalogue_has_a_dialect_and_drift_too(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    write(tmp_path / "items" / "1.dat", "1::Tea::2.5")
+    write(tmp_path / "items" / "2.dat", "2::NA::")
+    dialect = CsvDialect(delimiter="::", columns=["id", "name", "price"], missing=["NA"])
+    columns: dict[str, str | list[str]] = {"item_id": "id", "title": "name", "price": "price"}
+    catalogued = ItemSource(path=str(tmp_path / "items"), format="csv", csv=dialect, columns=columns)
+    found = records(
+        connection, catalogue.items_query(connection, SourceConfig(events=source("unused.csv"), items=catalogued))
+    )
+    assert sorted((row["item_id"], row["title"], row["price"]) for row in found) == [
+        ("1", "Tea", 2.5),
+        ("2", "2", None),
+    ]
+
+
+def test_a_broken_row_of_a_catalogue_is_refused(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    path = write(tmp_path / "items.csv", "id,name", "1,Tea", "2,Coffee,strong")
+    catalogued = ItemSource(path=str(path), columns={"item_id": "id", "title": "name"})
+    query = catalogue.items_query(connection, SourceConfig(events=source("unused.csv"), items=catalogued))
+    with (
+        pytest.raises(UserError, match=r"items\.csv: cannot be read as csv: line 3: .*; correct that line"),
+        reading(str(path)),
+    ):
+        records(connection, query)

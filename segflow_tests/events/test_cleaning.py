@@ -8,7 +8,7 @@ from pathlib import Path
 import duckdb
 
 from segflow import tables
-from segflow.config import CalendarConfig, CleaningConfig, EventSource, ItemSource
+from segflow.config import BotConfig, CalendarConfig, CleaningConfig, EventSource, ItemSource
 from segflow.events import clean
 from segflow_tests.events.steps import COLUMNS, classified, mapped, records, source, write
 from segflow_tests.planted import PlantedLog
@@ -19,7 +19,9 @@ STRICT = CleaningConfig(
     require_positive=["quantity", "value"],
     require_known_item=True,
     exclude_categories=["fuel"],
-    max_events_per_user_day=3,
+    require_known_type=True,
+    type_weights={"buy": 5},
+    bots=BotConfig(events_per_day=1, user_pattern="^spider"),
 )
 
 
@@ -43,16 +45,17 @@ def test_every_reason_and_the_first_that_applies(connection: duckdb.DuckDBPyConn
         "9,u,petrol,buy,2024-01-02,0,0": "excluded_item",
         "10,bot,milk,buy,2024-01-02,0,0": "non_positive_quantity",
         "11,bot,milk,buy,2024-01-02,-1,1": "non_positive_value",
-        "12,bot,milk,buy,2024-01-02,1,1": "bot_rate",
+        "12,spider,milk,gaze,2024-01-02,1,1": "unknown_type",
         "13,bot,milk,buy,2024-01-02,1,1": "bot_rate",
-        "14,bot,milk,buy,2024-01-03,,": None,
+        "14,spider,milk,buy,2024-01-03,1,1": "bot_pattern",
+        "15,bot,milk,buy,2024-01-03,,": None,
     }
     path = write(tmp_path / "log.csv", HEADER, *rows)
     mapped(connection, source(path, FULL), catalogue(tmp_path))
     assert classified(connection, STRICT) == list(rows.values())
     assert set(rows.values()) == {None, *tables.REASONS}
-    no_bots = STRICT.model_copy(update={"max_events_per_user_day": None})
-    assert classified(connection, no_bots) == [None if one == "bot_rate" else one for one in rows.values()]
+    no_bots = STRICT.model_copy(update={"bots": BotConfig(enabled=False)})
+    assert classified(connection, no_bots) == [None if one and one.startswith("bot") else one for one in rows.values()]
 
 
 def test_rules_are_off_by_default(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
@@ -109,13 +112,13 @@ def planted_source(log: PlantedLog) -> tuple[EventSource, ItemSource]:
 def test_the_account_of_a_dirty_log_is_exact(connection: duckdb.DuckDBPyConnection, dirty_log: PlantedLog) -> None:
     calendar = CalendarConfig(start=dirty_log.start, end=dirty_log.end)
     raw = mapped(connection, *planted_source(dirty_log), calendar)
-    cleaning = CleaningConfig(require_positive=["value"], require_known_item=True, max_events_per_user_day=None)
+    cleaning = CleaningConfig(require_positive=["value"], require_known_item=True)
     reasons = Counter(classified(connection, cleaning, calendar))
     assert len(raw) == dirty_log.rows + sum(dirty_log.dirt.values())
     assert reasons.pop(None) == dirty_log.rows
     assert reasons == dirty_log.dirt
 
-    account = clean.row_account(connection)
+    account = clean.row_account(connection, "events", "quarantined_events")
     assert account.balanced
     assert (account.raw, account.events) == (len(raw), dirty_log.rows)
     assert account.duplicates == dirty_log.dirt["duplicate"]
@@ -133,12 +136,13 @@ def test_the_account_notices_lost_and_multiplied_rows(
     calendar = CalendarConfig(start=dirty_log.start, end=dirty_log.end)
     mapped(connection, *planted_source(dirty_log), calendar)
     classified(connection, calendar=calendar)
-    connection.execute("DELETE FROM classified WHERE source_row = 17")
-    assert clean.row_account(connection).unbalanced_days == 1
-    assert "broken on 1 of 28 days" in clean.row_account(connection).sentence
+    connection.execute("DELETE FROM events WHERE source_row = 17")
+    assert clean.row_account(connection, "events", "quarantined_events").unbalanced_days == 1
+    assert "broken on 1 of 28 days" in clean.row_account(connection, "events", "quarantined_events").sentence
     # One lost and one doubled on another day: the totals agree, the days do not.
-    connection.execute("INSERT INTO classified SELECT * FROM classified WHERE source_row = (SELECT max(source_row) "
-                       "FROM classified WHERE reason IS NULL)")  # fmt: skip
-    account = clean.row_account(connection)
+    connection.execute(
+        "INSERT INTO events SELECT * FROM events WHERE source_row = (SELECT max(source_row) FROM events)"
+    )
+    account = clean.row_account(connection, "events", "quarantined_events")
     assert account.raw == account.events + account.quarantined + account.duplicates
     assert account.unbalanced_days == 2

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gzip
 import json
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from segflow.config import CalendarConfig
 from segflow.errors import UserError
 from segflow_tests.events.steps import COLUMNS, mapped, source, write
 
@@ -46,6 +49,8 @@ def test_times_without_a_zone_are_in_the_configured_one(
     [
         ("2024-01-02T10:00:00Z", datetime(2024, 1, 2, 10)),
         ("2024-01-02 10:00:00 UTC", datetime(2024, 1, 2, 10)),
+        ("2024-01-02T10:00:0Z", datetime(2024, 1, 2, 10)),
+        ("2024-01-02T10:00:00 PST8PDT", datetime(2024, 1, 2, 18)),
         ("2024-01-02 10:00:00 Europe/Paris", datetime(2024, 1, 2, 9)),
         ("2024-01-02T10:00:00+05:30", datetime(2024, 1, 2, 4, 30)),
         ("2024-01-02 10:00:00 +0200", datetime(2024, 1, 2, 8)),
@@ -63,7 +68,18 @@ def test_times_with_a_zone_or_since_the_epoch_ignore_the_configured_zone(
 
 
 @pytest.mark.parametrize(
-    "text", ["soon", "2024-02-30", "2024-01-02 10:00:00 PM", "nan", "infinity", "1e30", "24-13-01"]
+    "text",
+    [
+        "soon",
+        "2024-02-30",
+        "2024-01-02 10:00:00 PM",
+        "2024-13-02 10:00:00",
+        "2024-13-02 10:00:00Z",
+        "nan",
+        "infinity",
+        "1e30",
+        "24-13-01",
+    ],
 )
 def test_what_is_no_time_is_kept_as_text(connection: duckdb.DuckDBPyConnection, tmp_path: Path, text: str) -> None:
     assert moment_of(connection, tmp_path, text) is None
@@ -98,6 +114,97 @@ def test_text_is_trimmed_types_are_lower_case_and_ids_are_joined(
     assert [first[field] for field in fields] == ["u1", "i1", "view", "b-i1", "b"]
     assert [second[field] for field in fields] == [None] * 5
     assert [first["source_row"], second["source_row"]] == [0, 1]
+
+
+@pytest.mark.parametrize("kind", ["BIGINT", "DOUBLE", "VARCHAR", "DECIMAL(38, 0)", "HUGEINT"])
+@pytest.mark.parametrize(
+    ("unit", "number", "utc"),
+    [
+        ("s", 1704189600, datetime(2024, 1, 2, 10)),
+        ("ms", 1704189600250, datetime(2024, 1, 2, 10, 0, 0, 250000)),
+        ("us", 1704189600000500, datetime(2024, 1, 2, 10, 0, 0, 500)),
+        ("ns", 1704189600000000000, datetime(2024, 1, 2, 10)),
+        ("auto", 1704189600, datetime(2024, 1, 2, 10)),
+        ("auto", 1704189600250, datetime(2024, 1, 2, 10, 0, 0, 250000)),
+        ("auto", 1704189600000500, datetime(2024, 1, 2, 10, 0, 0, 500)),
+        ("auto", 1704189600000000000, datetime(2024, 1, 2, 10)),
+        # Of what size tells nothing, the setting tells all.
+        ("ms", 1000, datetime(1970, 1, 1, 0, 0, 1)),
+        ("us", 1000000, datetime(1970, 1, 1, 0, 0, 1)),
+        ("ns", 1000000000, datetime(1970, 1, 1, 0, 0, 1)),
+        ("s", 100_000_000_000, datetime(5138, 11, 16, 9, 46, 40)),
+        ("s", -1, datetime(1969, 12, 31, 23, 59, 59)),
+        ("ms", -1, datetime(1969, 12, 31, 23, 59, 59, 999000)),
+        ("auto", -86400, datetime(1969, 12, 31)),
+    ],
+)
+def test_units_of_numeric_times(
+    connection: duckdb.DuckDBPyConnection, tmp_path: Path, kind: str, unit: str, number: int, utc: datetime
+) -> None:
+    connection.execute(
+        f"COPY (SELECT 'u' AS user, 'i' AS item, 'v' AS type, CAST({number} AS {kind}) AS time) "
+        f"TO '{tmp_path}/1.parquet' (FORMAT parquet)"
+    )
+    settings = source(tmp_path / "1.parquet", unit=unit, timezone="America/New_York")
+    calendar = CalendarConfig(start=date(1969, 1, 1), end=date(2024, 4, 1))
+    (row,) = mapped(connection, settings, calendar=calendar)
+    assert row["ts"].astimezone(UTC).replace(tzinfo=None) == utc
+    assert row["unparsed"] is None
+    assert row["day"] == (utc.date() if utc.year < 2025 else calendar.start)
+
+
+def test_nanoseconds_are_rounded_down(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    connection.execute(
+        "COPY (SELECT 'u' AS user, 'i' AS item, 'v' AS type, unnest([-1001, -1000, -1, 0, 999, 1000]) AS time) "
+        f"TO '{tmp_path}/1.parquet' (FORMAT parquet)"
+    )
+    rows = mapped(
+        connection, source(tmp_path / "1.parquet", unit="ns"), calendar=CalendarConfig(start=date(1969, 1, 1))
+    )
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    assert [(row["ts"] - epoch) // timedelta(microseconds=1) for row in rows] == [-2, -1, -1, 0, 0, 1]
+    assert [row["day"] for row in rows] == [date(1969, 12, 31)] * 3 + [date(1970, 1, 1)] * 3
+
+
+@pytest.mark.parametrize("kind", ["BIGINT", "DOUBLE", "VARCHAR", "HUGEINT"])
+@pytest.mark.parametrize(
+    ("unit", "number"), [("s", 10**15), ("ms", -(10**18)), ("us", 9 * 10**18), ("auto", -(2**63) + 1)]
+)
+def test_numbers_too_large_for_a_time_are_kept_as_text(
+    connection: duckdb.DuckDBPyConnection, tmp_path: Path, kind: str, unit: str, number: int
+) -> None:
+    connection.execute(
+        f"COPY (SELECT 'u' AS user, 'i' AS item, 'v' AS type, CAST({number} AS {kind}) AS time) "
+        f"TO '{tmp_path}/1.parquet' (FORMAT parquet)"
+    )
+    (row,) = mapped(connection, source(tmp_path / "1.parquet", unit=unit))
+    assert row["ts"] is None
+    assert row["unparsed"].startswith("ts=")
+
+
+def test_days_before_1970_start_at_midnight_too(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    times = ["1969-12-31 00:00:00", "1969-12-31 23:59:59.999999", "1970-01-01 00:00:00", "1901-05-06 07:08:09"]
+    path = write(tmp_path / "log.csv", "user,item,type,time", *(f"u,i,view,{time}" for time in times))
+    rows = mapped(connection, source(path), calendar=CalendarConfig(start=date(1900, 1, 1)))
+    assert [str(row["day"]) for row in rows] == [time[:10] for time in times]
+
+
+def test_event_types_get_the_names_that_are_set(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "log.csv", "user,item,type,time", *(f"u,i,{kind},2024-01-02" for kind in ("1", " PV ", "Other", ""))
+    )
+    rows = mapped(connection, source(path, types={"1": "Purchase", "pv": "it's viewed"}))
+    assert [row["event_type"] for row in rows] == ["purchase", "it's viewed", "other", None]
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_timestamps_of_any_precision(connection: duckdb.DuckDBPyConnection, tmp_path: Path, unit: str) -> None:
+    moment = datetime(2024, 1, 2, 10)
+    for number, zone in enumerate([None, "Asia/Tokyo"]):
+        columns = {"user": ["u"], "item": ["i"], "type": ["v"], "time": pa.array([moment], pa.timestamp(unit, zone))}
+        pq.write_table(pa.table(columns), tmp_path / f"{number}.parquet")
+        (row,) = mapped(connection, source(tmp_path / f"{number}.parquet", timezone="Asia/Tokyo"))
+        assert row["ts"].astimezone(UTC).hour == (1 if zone is None else 10)
 
 
 def test_a_log_of_one_kind_of_event(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:

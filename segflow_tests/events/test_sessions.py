@@ -186,7 +186,7 @@ def fill_events(connection: duckdb.DuckDBPyConnection, rows: list[tuple[str, str
     )
     connection.register("drawn", drawn)
     connection.execute(
-        "CREATE OR REPLACE TEMP TABLE events AS SELECT *, 'view' AS event_type, 1.0::DOUBLE AS value, "
+        "CREATE OR REPLACE TEMP TABLE events AS SELECT *, 'view' AS event_type, 1.0::DOUBLE AS value, 1.0::DOUBLE AS weight, "
         "'log' AS source_file, item_id[2:]::BIGINT AS source_row FROM drawn"
     )
     connection.execute("CREATE OR REPLACE TEMP TABLE items AS SELECT ''::VARCHAR AS item_id, ''::VARCHAR AS title")

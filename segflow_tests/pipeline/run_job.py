@@ -16,7 +16,7 @@ if __name__ == "__main__":
         result = defs.resolve_job_def(job).execute_in_process(
             instance=instance,
             asset_selection=[dg.AssetKey(name) for name in only] or None,
-            partition_key=first if first == last else None,
+            partition_key=(first or None) if first == last else None,
             tags=None if first == last else span,
         )
     sys.exit(0 if result.success else 1)

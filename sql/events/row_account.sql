@@ -9,7 +9,7 @@ made AS (
         count(*) FILTER (reason IS NULL) AS events,
         count(*) FILTER (reason <> 'duplicate') AS quarantined,
         count(*) FILTER (reason = 'duplicate') AS duplicates
-    FROM classified
+    FROM (SELECT day, NULL AS reason FROM made_events UNION ALL SELECT day, reason FROM made_quarantined)
     GROUP BY day
 )
 SELECT day, coalesce(rows, 0), coalesce(events, 0), coalesce(quarantined, 0), coalesce(duplicates, 0)

@@ -1,4 +1,4 @@
-"""Events: source rows to clean events and sessions."""
+"""Events: source files to clean events, sessions and what users did each day."""
 
 from __future__ import annotations
 
@@ -6,44 +6,69 @@ import json
 
 from segflow import tables
 from segflow.defs.materializes import materializes
-from segflow.defs.partitions import CONFIG, DAILY, NEIGHBOUR_DAYS, SAME_DAY, SNAPSHOT
+from segflow.defs.partitions import CONFIG, DAILY, NEIGHBOUR_DAYS, ROWS_OF_DAY, SAME_DAY, SNAPSHOT
 from segflow.defs.step import Step
-from segflow.events import catalogue, clean, mapping, source
+from segflow.events import arrivals, catalogue, clean, mapping, source
+from segflow.sql import load
 
 GROUP = "events"
+_READERS = ["events/files.py", "events/readers.py", "events/source.py", "events/mapping.py"]
 
 
 def _event_files() -> str:
-    events = CONFIG.source.events
-    return source.fingerprint([events.path])
+    return source.fingerprint([CONFIG.source.events, *CONFIG.source.inputs.values()])
 
 
 def _catalogue_files() -> str:
-    items = CONFIG.source.items
-    return source.fingerprint([(items and items.path) or CONFIG.source.events.path])
+    return source.fingerprint([mapping.items_input(CONFIG.source), *CONFIG.source.inputs.values()])
 
 
 def _user_files() -> str:
-    return source.fingerprint([CONFIG.source.users.path]) if CONFIG.source.users else "none"
+    return source.fingerprint([CONFIG.source.users]) if CONFIG.source.users else "none"
+
+
+def _edge_files() -> str:
+    return source.fingerprint([CONFIG.source.edges]) if CONFIG.source.edges else "none"
+
+
+@materializes(
+    tables.SOURCE_FILES,
+    group=GROUP,
+    reads={},
+    observes=_event_files,
+    code=[*_READERS, "events/arrivals.py", "events/files.sql"],
+    settings=["source", "calendar"],
+    kinds=["duckdb"],
+)
+def source_files(step: Step) -> None:
+    """New and changed files of `source.events` are read once; what lies in the others is known."""
+    step.previous(tables.SOURCE_FILES, arrivals.KNOWN)
+    with source.reading(step.config.source.events.path):
+        staged = step.stage(tables.SOURCE_FILES, arrivals.files_query(step.connection, step.config, step.code_version))
+    found = step.connection.execute(f"SELECT day::VARCHAR, file, digest FROM {staged} WHERE rows > 0").fetchall()
+    drifted, lines = arrivals.drift_report(step.connection, staged)
+    step.note(files=len({file for _, file, _ in found}), files_that_differ=drifted, drift="\n".join(lines))
+    step.commit(tables.SOURCE_FILES, staged)
+    step.aspects(tables.SOURCE_FILES, {"": arrivals.day_digests(found)})
 
 
 @materializes(
     tables.RAW_EVENTS,
     group=GROUP,
-    reads={},
-    observes=_event_files,
+    reads={tables.SOURCE_FILES: ROWS_OF_DAY},
     partitions=DAILY,
     one_run_for_a_range=True,
-    code=["events/source.py", "events/mapping.py"],
+    code=[*_READERS, "events/arrivals.py"],
     settings=["source", "calendar"],
     kinds=["duckdb"],
 )
 def raw_events(step: Step) -> None:
-    """Read from the files of `source.events`."""
-    rows = mapping.mapped_events(step.connection, step.config.source.events, step.config.source.items)
-    first, last = step.days
-    dated = mapping.with_day(rows, step.config.calendar)
-    step.write(tables.RAW_EVENTS, f"SELECT * FROM ({dated}) WHERE day >= DATE '{first}' AND day < DATE '{last}'")
+    """Read from the files that hold rows of the days."""
+    step.view(tables.SOURCE_FILES)
+    for part, only in arrivals.reading_plan(step.connection, step.config, *step.days):
+        step.previous(tables.RAW_EVENTS, arrivals.STORED, part)
+        with source.reading(step.config.source.events.path):
+            step.write(tables.RAW_EVENTS, arrivals.raw_query(step.connection, step.config, *part, only), part)
 
 
 @materializes(
@@ -51,7 +76,7 @@ def raw_events(step: Step) -> None:
     group=GROUP,
     reads={},
     observes=_catalogue_files,
-    code=["events/source.py", "events/catalogue.py", "events/items.sql"],
+    code=[*_READERS, "events/catalogue.py", "events/items.sql"],
     settings=["source"],
     kinds=["duckdb"],
 )
@@ -65,7 +90,7 @@ def items(step: Step) -> None:
     group=GROUP,
     reads={},
     observes=_user_files,
-    code=["events/source.py", "events/catalogue.py"],
+    code=[*_READERS, "events/catalogue.py"],
     settings=["source"],
     kinds=["duckdb"],
 )
@@ -75,27 +100,49 @@ def users(step: Step) -> None:
 
 
 @materializes(
+    tables.USER_EDGES,
+    group=GROUP,
+    reads={},
+    observes=_edge_files,
+    code=[*_READERS, "events/catalogue.py"],
+    settings=["source"],
+    kinds=["duckdb"],
+)
+def user_edges(step: Step) -> None:
+    """Read from `source.edges`."""
+    step.write(tables.USER_EDGES, catalogue.user_edges_query(step.connection, step.config.source.edges))
+
+
+@materializes(
     tables.EVENTS,
     tables.QUARANTINED_EVENTS,
     group=GROUP,
     reads={tables.RAW_EVENTS: SAME_DAY, tables.ITEMS: SNAPSHOT},
     partitions=DAILY,
     one_run_for_a_range=True,
-    code=["events/clean.py", "events/classified.sql"],
-    settings=["cleaning", "calendar"],
+    code=["events/clean.py", *(f"events/{name}.sql" for name in clean.CLEANING), "events/edges.sql"],
+    # The gap decides how far the edges of a day reach.
+    settings=["cleaning", "calendar", "sessions"],
     checks={"row_accounting": "raw rows = events + quarantined + duplicates, on every day"},
     kinds=["duckdb"],
 )
 def events(step: Step) -> None:
-    """One pass over the raw rows decides which are events."""
-    step.view(tables.RAW_EVENTS)
+    """What raw rows are events is decided in a few passes of SQL; the others keep their reason."""
+    accounts = []
     step.view(tables.ITEMS)
-    classified = clean.classified_query(step.config.cleaning, step.config.calendar)
-    step.connection.execute(f"CREATE TEMP TABLE {clean.CLASSIFIED} AS {classified}")
-    account = clean.row_account(step.connection)
+    for part in step.spans(tables.RAW_EVENTS):
+        step.view(tables.RAW_EVENTS, days=part)
+        clean.judge(step.connection, step.config.cleaning, step.config.calendar)
+        kept = step.stage(tables.EVENTS, clean.events_query(step.config.cleaning), part)
+        rejected = step.stage(tables.QUARANTINED_EVENTS, clean.QUARANTINED_QUERY, part)
+        accounts.append(clean.row_account(step.connection, kept, rejected))
+        if not accounts[-1].balanced:
+            break
+        step.aspects(tables.EVENTS, clean.edges(step.connection, step.config.sessions, kept))
+        step.commit(tables.EVENTS, kept, part)
+        step.commit(tables.QUARANTINED_EVENTS, rejected, part)
+    account = clean.total(accounts)
     step.require("row_accounting", account.balanced, account.sentence, **account.figures)
-    step.write(tables.EVENTS, clean.EVENTS_QUERY)
-    step.write(tables.QUARANTINED_EVENTS, clean.QUARANTINED_QUERY)
     step.note(**account.figures, reasons=json.dumps(account.reasons))
 
 
@@ -105,12 +152,31 @@ def events(step: Step) -> None:
     reads={tables.EVENTS: NEIGHBOUR_DAYS, tables.ITEMS: SNAPSHOT},
     partitions=DAILY,
     one_run_for_a_range=True,
-    code=["events/clean.py", "events/sessions.sql"],
+    code=["events/clean.py", *(f"events/{name}.sql" for name in clean.SESSIONS)],
     settings=["sessions"],
     kinds=["duckdb"],
 )
 def sessions(step: Step) -> None:
     """By the source's own session id where an event has one, else by a gap of inactivity."""
-    step.view(tables.EVENTS)
     step.view(tables.ITEMS)
-    step.write(tables.SESSIONS, clean.sessions_query(step.config.sessions, *step.days))
+    for part in step.spans(tables.EVENTS):
+        step.view(tables.EVENTS, days=part)
+        step.write(tables.SESSIONS, clean.sessions_query(step.connection, step.config.sessions, *part), part)
+
+
+@materializes(
+    tables.USER_DAYS,
+    group=GROUP,
+    reads={tables.EVENTS: SAME_DAY, tables.SESSIONS: SAME_DAY, tables.ITEMS: SNAPSHOT},
+    partitions=DAILY,
+    one_run_for_a_range=True,
+    code=["events/user_days.sql"],
+    kinds=["duckdb"],
+)
+def user_days(step: Step) -> None:
+    """Sums that make engagement over any time cheap: recency, frequency, value, hours, weekdays, variety."""
+    step.view(tables.ITEMS)
+    for part in step.spans(tables.EVENTS):
+        step.view(tables.EVENTS, days=part)
+        step.view(tables.SESSIONS, days=part)
+        step.write(tables.USER_DAYS, load("events/user_days.sql"), part)

@@ -1,0 +1,104 @@
+"""The sensor that brings late and corrected files into the days that they touch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from datetime import date, timedelta
+
+import dagster as dg
+
+from segflow.defs import jobs
+from segflow.defs.materializes import PLANS
+from segflow.defs.partitions import CONFIG, stretches
+from segflow.defs.provenance import Provenance
+from segflow.events import source
+
+_RAW, _EVENTS, _SESSIONS = "raw_events", "events", "sessions"
+
+
+@dg.sensor(
+    name="late_files",
+    jobs=[jobs.LIST_FILES, jobs.ARRIVED_DAYS, jobs.REACHED_SESSIONS],
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.STOPPED,
+    description="Brings new, late and corrected source files into exactly the days that they touch.",
+)
+def late_files(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    """One thing after another, each told from what partitions were made of: the files, their days, the neighbours' sessions.
+
+    Nothing is remembered between evaluations, so a sensor that was off, or killed, misses nothing.
+    """
+    provenance = Provenance(context.instance)
+    if not provenance.made(_RAW):
+        yield dg.SkipReason(
+            "the log was never made; materialize its days once, then files that come later are followed"
+        )
+        return
+    if busy := [
+        job for job in (jobs.LIST_FILES, jobs.ARRIVED_DAYS, jobs.REACHED_SESSIONS) if _running(context, job.name)
+    ]:
+        yield dg.SkipReason(f"a run of {busy[0].name} is under way")
+        return
+    if provenance.stale(PLANS["source_files"], [""]):
+        yield from _look(provenance.inputs(PLANS["source_files"], ""))
+        return
+    if arrived := _arrived(provenance):
+        yield from _requests(jobs.ARRIVED_DAYS, arrived, [provenance.inputs(PLANS[_RAW], day) for day in arrived])
+        return
+    if reached := _reached(provenance):
+        yield from _requests(
+            jobs.REACHED_SESSIONS, reached, [provenance.inputs(PLANS[_SESSIONS], day) for day in reached]
+        )
+        return
+    yield dg.SkipReason("no file is new or changed")
+
+
+def _arrived(provenance: Provenance) -> list[str]:
+    """Days whose source rows are not those that they were made of. Changed code is no arrival: that is for people to run."""
+    made, code = provenance.made(_RAW), PLANS[_RAW].code_version
+    listed = provenance.made("source_files")[""].aspects
+    followed = [day for day in sorted({*listed, *made}) if day not in made or made[day].code == code]
+    return provenance.stale(PLANS[_RAW], followed)
+
+
+def _reached(provenance: Provenance) -> list[str]:
+    """Days whose sessions may reach into a day that was made after them, and differs where they can see it."""
+    events, code = provenance.made(_EVENTS), PLANS[_SESSIONS].code_version
+    followed = []
+    for day, made in sorted(provenance.made(_SESSIONS).items()):
+        beside = [(date.fromisoformat(day) + timedelta(days=step)).isoformat() for step in (-1, 1)]
+        if made.code == code and any(one in events and events[one].order > made.order for one in beside):
+            followed.append(day)
+    return provenance.stale(PLANS[_SESSIONS], followed)
+
+
+def _look(digest: str) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    events = CONFIG.source.events
+    newest = max(file.modified for file in source.files(events.path, events.format)) / 1e9
+    if time.time() - newest < events.settle_seconds:
+        yield dg.SkipReason("a file is still being written")
+        return
+    yield dg.RunRequest(run_key=f"files-{digest}", job_name=jobs.LIST_FILES.name)
+
+
+def _requests(
+    job: dg.UnresolvedAssetJobDefinition, days: Sequence[str], digests: Sequence[str]
+) -> Iterator[dg.RunRequest]:
+    """One run for each stretch of days. The run key holds what the days would be made of: the same is never asked twice."""
+    digest = dict(zip(days, digests, strict=True))
+    calendar = CONFIG.calendar
+    every = [str(day) for day in calendar.days()]
+    for part in stretches(every, set(days)):
+        key = f"{job.name}-{part[0]}-{len(part)}-{'-'.join(digest[day][:6] for day in part[:5])}-{digest[part[-1]]}"
+        if len(part) == 1:
+            yield dg.RunRequest(run_key=key, job_name=job.name, partition_key=part[0])
+        else:
+            span = {"dagster/asset_partition_range_start": part[0], "dagster/asset_partition_range_end": part[-1]}
+            yield dg.RunRequest(run_key=key, job_name=job.name, tags=span)
+
+
+def _running(context: dg.SensorEvaluationContext, job: str) -> bool:
+    ended = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
+    under_way = [status for status in dg.DagsterRunStatus if status not in ended]
+    return bool(context.instance.get_runs(dg.RunsFilter(job_name=job, statuses=under_way), limit=1))

@@ -1,0 +1,158 @@
+"""What lies in which file: the list by which a late file touches only the days that it holds rows of.
+
+A new or changed file is read once to see its days; files that are as they were are not opened. The rows of files that are
+gone are kept, since logs get rotated away.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import date
+
+import duckdb
+import pyarrow as pa
+
+from segflow.config import Config
+from segflow.errors import UserError
+from segflow.events.days import Days, spans
+from segflow.events.mapping import mapped_events, with_day
+from segflow.events.source import SourceFile, drift, files, fingerprint
+from segflow.sql import literal, load
+from segflow.tables import RAW_EVENTS
+
+KNOWN = "known_files"
+"""The view of the table as it was, which `files_query` reads."""
+STORED = "stored_raw_events"
+"""The view of the raw rows as they were, which `raw_query` reads."""
+
+
+def files_query(connection: duckdb.DuckDBPyConnection, config: Config, version: str) -> str:
+    """The query of the `source_files` table as it should be now. Reads the view KNOWN.
+
+    version: digest of the code and settings that map rows; files that were mapped by another are read again.
+    """
+    source = config.source
+    joined = source.events.sql is not None
+    if joined:
+        # A statement may join any of its files, so a change in one may change rows of another.
+        everything = fingerprint([source.events, *source.inputs.values()])
+        version = hashlib.sha256(f"{version}:{everything}".encode()).hexdigest()[:16]
+    listed = files(source.events.path, source.events.format)
+    known = _known(connection, version)
+    changed = [one for one in listed if (one.name, one.size, one.modified) not in known]
+    if joined and changed:
+        changed = listed
+    _register(connection, config, changed)
+    only = None if joined else {one.name for one in changed}
+    rows = with_day(mapped_events(connection, source, only), config.calendar) if changed else _no_rows()
+    again = {one.name for one in changed}
+    looked_into = [name for name in _present(config) if name in again or (joined and changed)]
+    kept = f"file NOT IN (SELECT unnest({literal(looked_into)}))"
+    if source.events.missing_files == "drop":
+        kept += f" AND file IN (SELECT unnest({literal(sorted(_present(config)))}))"
+    return (
+        load("events/files.sql")
+        .replace("kept_files", f"(SELECT * FROM {KNOWN} WHERE {kept})")
+        .replace("mapped_rows", f"({rows})")
+        .replace("'mapping version'", literal(version))
+        .replace("'first day'", literal(config.calendar.start))
+    )
+
+
+def raw_query(
+    connection: duckdb.DuckDBPyConnection, config: Config, first: date, last: date, only: set[str] | None
+) -> str:
+    """The query of the raw rows of [first, last), from the files named in `only`, or from all.
+
+    Reads the views source_files and, for files that are gone, STORED.
+    """
+    held = connection.execute(
+        "SELECT DISTINCT file FROM source_files WHERE day >= $1 AND day < $2", [first, last]
+    ).fetchall()
+    present = _present(config)
+    gone = sorted({file for (file,) in held} - present)
+    chosen = None if only is None else only & present
+    rows = with_day(mapped_events(connection, config.source, chosen), config.calendar)
+    query = f"SELECT * FROM ({rows}) WHERE day >= {literal(first)} AND day < {literal(last)}"
+    if gone:
+        query += f" UNION ALL BY NAME SELECT * FROM {STORED} WHERE source_file IN (SELECT unnest({literal(gone)}))"
+    return query
+
+
+def reading_plan(
+    connection: duckdb.DuckDBPyConnection, config: Config, first: date, last: date
+) -> Iterator[tuple[Days, set[str] | None]]:
+    """Spans of the days [first, last), each with the names of the files that hold rows of it; None for all files.
+
+    Reads the view source_files. Files that lie in many spans would be read as many times: then there is one span.
+
+    Raises UserError when the files were never looked into.
+    """
+    found = connection.execute("SELECT day, file, rows FROM source_files").fetchall()
+    if not found:
+        raise UserError("source_files: nothing is known of the source's files; materialize source_files first")
+    if config.source.events.sql is not None:
+        yield (first, last), None
+        return
+    inside = [(day, file, rows) for day, file, rows in found if first <= day < last]
+    rows_of_day: dict[date, int] = defaultdict(int)
+    for day, _, rows in inside:
+        rows_of_day[day] += rows
+    parts = spans(rows_of_day, first, last, config.compute.rows_at_once)
+    plan = [(part, {file for day, file, _ in inside if part[0] <= day < part[1]}) for part in parts]
+    every = {file for _, file, _ in inside}
+    if sum(len(names) for _, names in plan) > 2 * len(every) + 1:
+        plan = [((first, last), every)]
+    yield from plan
+
+
+def day_digests(rows: Iterable[tuple[str, str, str]]) -> dict[str, str]:
+    """Day -> digest of what all files hold of it, of (day, file, digest)."""
+    of_day: dict[str, list[str]] = defaultdict(list)
+    for day, file, digest in rows:
+        of_day[day].append(f"{file}:{digest}")
+    return {day: hashlib.sha256("|".join(sorted(parts)).encode()).hexdigest()[:16] for day, parts in of_day.items()}
+
+
+def drift_report(connection: duckdb.DuckDBPyConnection, view: str, most: int = 20) -> tuple[int, Sequence[str]]:
+    """How many files differ in columns, and a line about each of the first `most`."""
+    found = connection.execute(
+        f"SELECT DISTINCT file, drift FROM {view} WHERE drift IS NOT NULL ORDER BY file"
+    ).fetchall()
+    return len(found), [f"{file}: {said}" for file, said in found[:most]]
+
+
+def _present(config: Config) -> set[str]:
+    """The files that are there, by the names that `source_file` gives them."""
+    source = config.source
+    names = {one.name for one in files(source.events.path, source.events.format)}
+    for prefix, more in source.inputs.items():
+        names |= {f"{prefix}/{one.name}" for one in files(more.path, more.format)}
+    return names
+
+
+def _known(connection: duckdb.DuckDBPyConnection, version: str) -> set[tuple[str, int, int]]:
+    return set(
+        connection.execute(
+            f"SELECT DISTINCT file, size, modified FROM {KNOWN} WHERE mapping = {literal(version)}"
+        ).fetchall()
+    )
+
+
+def _register(connection: duckdb.DuckDBPyConnection, config: Config, changed: Sequence[SourceFile]) -> None:
+    """The view changed_files, with how each differs from the others in columns."""
+    said = drift(connection, config.source.events) if changed else {}
+    facts = {
+        "file": pa.array([one.name for one in changed], pa.string()),
+        "size": pa.array([one.size for one in changed], pa.int64()),
+        "modified": pa.array([one.modified for one in changed], pa.int64()),
+        "drift": pa.array([said.get(one.name) for one in changed], pa.string()),
+    }
+    connection.register("changed_files", pa.table(facts))
+
+
+def _no_rows() -> str:
+    columns = ", ".join(f"NULL::{column.type} AS {column.name}" for column in RAW_EVENTS.columns)
+    return f"SELECT {columns} LIMIT 0"

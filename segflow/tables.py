@@ -98,7 +98,11 @@ SOURCE_FILES = Table(
     "What lies in which source file: one row a file and day that it holds rows of. Only new and changed files are read.",
     (
         Column("file", "VARCHAR", "file, as in `source_file` of its rows"),
-        Column("day", "DATE", "UTC day of rows in it; the calendar's first day for undated rows and for an empty file"),
+        Column(
+            "day",
+            "DATE",
+            "UTC day of rows in it; undated rows lie with the file's last day",
+        ),
         Column("rows", "BIGINT", "rows of that day", minimum=0),
         Column("digest", "VARCHAR", "digest of these rows as they are mapped"),
         Column("size", "BIGINT", "bytes of the file", minimum=0),
@@ -112,7 +116,7 @@ SOURCE_FILES = Table(
 RAW_EVENTS = Table(
     "raw_events",
     "Source rows mapped to the event schema, with their file and row number. Nothing is dropped here.",
-    (_day("the event; rows without a usable date are kept on the first day of the calendar"), *_RAW_FIELDS, *_SOURCE),
+    (_day("the event; rows without a usable date are kept on the last day of their file"), *_RAW_FIELDS, *_SOURCE),
     key=("source_file", "source_row"),
     partitions=("day",),
 )

@@ -27,6 +27,9 @@ KNOWN = "known_files"
 STORED = "stored_raw_events"
 """The view of the raw rows as they were, which `raw_query` reads."""
 
+# Where rows without a usable date lie; `events/files.sql` says the same.
+_HOMES = "SELECT file AS homes_file, max(day) AS home FROM source_files GROUP BY file"
+
 
 def files_query(connection: duckdb.DuckDBPyConnection, config: Config, version: str) -> str:
     """The query of the `source_files` table as it should be now. Reads the view KNOWN.
@@ -46,7 +49,7 @@ def files_query(connection: duckdb.DuckDBPyConnection, config: Config, version: 
         changed = listed
     _register(connection, config, changed)
     only = None if joined else {one.name for one in changed}
-    rows = with_day(mapped_events(connection, source, only), config.calendar) if changed else _no_rows()
+    rows = _mapped(connection, config, only, "NULL") if changed else _no_rows()
     again = {one.name for one in changed}
     looked_into = [name for name in _present(config) if name in again or (joined and changed)]
     kept = f"file NOT IN (SELECT unnest({literal(looked_into)}))"
@@ -74,8 +77,8 @@ def raw_query(
     present = _present(config)
     gone = sorted({file for (file,) in held} - present)
     chosen = None if only is None else only & present
-    rows = with_day(mapped_events(connection, config.source, chosen), config.calendar)
-    query = f"SELECT * FROM ({rows}) WHERE day >= {literal(first)} AND day < {literal(last)}"
+    rows = _mapped(connection, config, chosen, "home")
+    query = f"SELECT * EXCLUDE (home, homes_file) FROM ({rows}) WHERE day >= {literal(first)} AND day < {literal(last)}"
     if gone:
         query += f" UNION ALL BY NAME SELECT * FROM {STORED} WHERE source_file IN (SELECT unnest({literal(gone)}))"
     return query
@@ -122,6 +125,15 @@ def drift_report(connection: duckdb.DuckDBPyConnection, view: str, most: int = 2
         f"SELECT DISTINCT file, drift FROM {view} WHERE drift IS NOT NULL ORDER BY file"
     ).fetchall()
     return len(found), [f"{file}: {said}" for file, said in found[:most]]
+
+
+def _mapped(connection: duckdb.DuckDBPyConnection, config: Config, only: set[str] | None, undated: str) -> str:
+    """The rows of the chosen files, with their day. A file may lack a column whose values are filled in by rule."""
+    required = ["user_id", "ts", *(["event_type"] if config.cleaning.impute.event_type is None else [])]
+    rows = mapped_events(connection, config.source, only, required)
+    if undated == "home":
+        rows = f"SELECT * FROM ({rows}) LEFT JOIN ({_HOMES}) ON homes_file = source_file"
+    return with_day(rows, config.calendar, undated)
 
 
 def _present(config: Config) -> set[str]:

@@ -13,7 +13,7 @@ from datetime import date
 
 import duckdb
 
-from segflow.config import CalendarConfig, CleaningConfig, SessionConfig
+from segflow.config import CleaningConfig, SessionConfig
 from segflow.errors import UserError
 from segflow.sql import load, render
 
@@ -26,19 +26,12 @@ _MOST_TYPES = 256
 _MOST_ITEMS = 2**24 - 1
 
 
-def judge(connection: duckdb.DuckDBPyConnection, cleaning: CleaningConfig, calendar: CalendarConfig) -> None:
+def judge(connection: duckdb.DuckDBPyConnection, cleaning: CleaningConfig) -> None:
     """Make the table `rejected` of raw rows that are no events. Reads the views raw_events and items."""
     bots, impute = cleaning.bots, cleaning.impute
     never = 2**62
-    connection.execute(
-        "CREATE OR REPLACE TEMP VIEW judged AS "
-        + render(
-            "events/judged.sql",
-            start=calendar.start,
-            end=calendar.end or date(9999, 12, 31),
-            default_type=impute.event_type,
-        )
-    )
+    judged = render("events/judged.sql", default_type=impute.event_type)
+    connection.execute(f"CREATE OR REPLACE TEMP VIEW judged AS {judged}")
     _table(connection, "duplicates", load("events/duplicates.sql"))
     _table(
         connection,

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
-from functools import reduce
+from operator import attrgetter
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -208,7 +208,9 @@ _EVENTS_QUERY = """
 
 def _compare(connection: duckdb.DuckDBPyConnection, by_day: Mapping[date, DayFacts]) -> None:
     """What is usual: the same weekday in the weeks before, where it has rows, so that weeks before the log do not count."""
-    rows = dict(connection.execute("SELECT day, sum(rows) FROM source_files GROUP BY day HAVING sum(rows) > 0").fetchall())
+    rows = dict(
+        connection.execute("SELECT day, sum(rows) FROM source_files GROUP BY day HAVING sum(rows) > 0").fetchall()
+    )
     for day, facts in by_day.items():
         before = [day - timedelta(weeks=back) for back in range(1, _WEEKS_BEFORE + 1)]
         found = [int(rows[one]) for one in before if one in rows]
@@ -263,7 +265,10 @@ def _render(template: Template, facts: DayFacts, config: Config) -> str:
         imputed=sorted(facts.imputed.items()),
         types=types[:_MOST_TYPES],
         other_types=types[_MOST_TYPES:],
-        files=[(_cut(file), rows, _cut(drift, _LONGEST_LINE)) for file, rows, drift in facts.files[:_MOST_FILES]],
+        files=[
+            (_cut(file, _LONGEST_LINE), rows, _cut(drift, _LONGEST_LINE))
+            for file, rows, drift in facts.files[:_MOST_FILES]
+        ],
         other_files=facts.files[_MOST_FILES:],
         difference=None if not facts.usual else facts.raw / facts.usual - 1,
     )
@@ -276,9 +281,11 @@ def _explained(reason: str, config: Config) -> tuple[str, Sequence[str]]:
 
 
 def _setting(key: str, config: Config) -> str:
-    value = reduce(lambda section, name: getattr(section, name), key.split("."), config)
+    value = attrgetter(key)(config)
     # A mapping is too long to show, and has its own place in the settings.
-    return key if isinstance(value, Mapping) else f"{key}: {_cut(json.dumps(value, default=str, ensure_ascii=False), 120)}"
+    return (
+        key if isinstance(value, Mapping) else f"{key}: {_cut(json.dumps(value, default=str, ensure_ascii=False), 120)}"
+    )
 
 
 def _number(value: float) -> str:
@@ -303,5 +310,7 @@ def _duration(seconds: float | None) -> str:
         return "–"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    parts = [f"{count}\N{NO-BREAK SPACE}{unit}" for count, unit in ((hours, "h"), (minutes, "min"), (rest, "s")) if count]
+    parts = [
+        f"{count}\N{NO-BREAK SPACE}{unit}" for count, unit in ((hours, "h"), (minutes, "min"), (rest, "s")) if count
+    ]
     return " ".join(parts) or "0\N{NO-BREAK SPACE}s"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterable, Mapping
+from datetime import timedelta
 from typing import TypeAlias
 
 import duckdb
@@ -104,13 +105,19 @@ def check_columns(setting: str, mapping: Columns, present: Mapping[str, str], pa
                 raise UserError(f"{path}: {setting}.{field}: no column '{column}'{hint}; it has: {', '.join(own)}")
 
 
-def with_day(query: str, calendar: CalendarConfig) -> str:
-    """`query` with the partition day. Rows without a date inside the calendar go to its first day: none is lost."""
-    end = literal(calendar.end) if calendar.end else "DATE '9999-12-31'"
+def with_day(query: str, calendar: CalendarConfig, undated: str | None = None) -> str:
+    """`query` with the partition day. A row without a date inside the calendar is not lost: it goes to the day `undated`.
+
+    undated: an SQL expression; by default the calendar's first day. A calendar without an end ends with tomorrow, since clocks
+    differ; what is dated later than that is a mistake.
+    """
     # As plain numbers: the engine's own calendar of zones costs five times as much.
     day = "CAST(make_timestamp(epoch_us(ts)) AS DATE)"
-    start = literal(calendar.start)
-    return f"SELECT CASE WHEN {day} >= {start} AND {day} < {end} THEN {day} ELSE {start} END AS day, * FROM ({query})"
+    start, end = literal(calendar.start), literal(calendar.end or calendar.last_day + timedelta(days=2))
+    elsewhere = undated or start
+    return (
+        f"SELECT CASE WHEN {day} >= {start} AND {day} < {end} THEN {day} ELSE {elsewhere} END AS day, * FROM ({query})"
+    )
 
 
 def _prepared(connection: duckdb.DuckDBPyConnection, source: SourceConfig, only: Collection[str] | None) -> str:

@@ -13,7 +13,7 @@ from segflow.sql import identifier, literal
 _SESSION = (
     'day::VARCHAR, session_id, user_id, epoch_us(start), epoch_us("end"), round(duration * 1e6)::BIGINT, events::BIGINT, '
     "{types}, distinct_items::BIGINT, round(value * 1e6)::BIGINT, round(weight * 1e6)::BIGINT, items, event_types, "
-    "[round(gap * 1000)::BIGINT FOR gap IN gaps], text"
+    "[round(gap * 1e6)::BIGINT FOR gap IN gaps], text"
 )
 _QUARANTINED = (
     "day::VARCHAR, event_id, user_id, item_id, event_type::VARCHAR, epoch_us(ts), round(value * 1e6)::BIGINT, "
@@ -73,7 +73,8 @@ def _types(connection: duckdb.DuckDBPyConnection, source: str) -> str:
 def _checksum(connection: duckdb.DuckDBPyConnection, query: str) -> tuple[int, int, int]:
     """(rows, sum of hashes, all hashes by exclusive or)"""
     found = connection.execute(
-        f"SELECT count(*), coalesce(sum(hash(rows)::HUGEINT), 0)::HUGEINT, coalesce(bit_xor(hash(rows)), 0) FROM ({query}) AS rows"
+        f"SELECT count(*), coalesce(sum(hash(rows)::HUGEINT), 0)::HUGEINT, coalesce(bit_xor(hash(rows)), 0) "
+        f"FROM ({query}) AS rows"
     ).fetchone()
     assert found is not None
     return found

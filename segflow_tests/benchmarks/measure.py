@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 JOBS = ("floor", "plain floor", "ours", "polars")
-_THREADS = {"POLARS_MAX_THREADS": "2", "OMP_NUM_THREADS": "2"}
+_ROOT = Path(__file__).parents[2]
+_THREADS = {"POLARS_MAX_THREADS": "2"}
 
 
 @dataclass(frozen=True)
@@ -39,24 +41,22 @@ def measure(job: str, rows: int, log: Path, out: Path, memory_limit: str | None 
     """Run `job` on the log of `rows` rows, its outputs under `out`, which must not exist."""
     own = [job, str(log), str(out), *([memory_limit] if memory_limit else [])]
     began = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-m", __spec__.name, *own],
-        env=os.environ | _THREADS,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    said, complaint = process.stdout.read(), process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    died = None
-    if process.returncode:
-        last = (complaint.strip().splitlines() or [f"ended by signal {-process.returncode}"])[-1]
-        died = last[:200]
+    with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as complaint:
+        process = subprocess.Popen(
+            [sys.executable, "-m", __name__, *own], cwd=_ROOT, env=os.environ | _THREADS, stdout=said, stderr=complaint
+        )
+        # Only wait4 tells what this one child took.
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = code = os.waitstatus_to_exitcode(status)
+        seconds = time.perf_counter() - began
+        said.seek(0)
+        complaint.seek(0)
+        died = None
+        if code == 0:
+            seconds = float(said.read())
+        else:
+            died = (complaint.read().strip().splitlines() or [f"ended by signal {-code}"])[-1]
     name = f"{job} in {memory_limit}" if memory_limit else job
-    seconds = float(said) if died is None else time.perf_counter() - began
     return Measurement(name, rows, seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, died)
 
 

@@ -54,7 +54,7 @@ def classified(
     connection: duckdb.DuckDBPyConnection, cleaning: CleaningConfig | None = None, calendar: CalendarConfig = CALENDAR
 ) -> list[str | None]:
     """Make the tables rejected, events and quarantined_events; return the reason of each raw row in source order."""
-    clean.judge(connection, cleaning or CleaningConfig(), calendar)
+    clean.judge(connection, cleaning or CleaningConfig())
     connection.execute(f"CREATE OR REPLACE TEMP TABLE events AS {clean.events_query(cleaning or CleaningConfig())}")
     connection.execute(f"CREATE OR REPLACE TEMP TABLE quarantined_events AS {clean.QUARANTINED_QUERY}")
     query = "SELECT reason FROM raw_events LEFT JOIN rejected USING (source_file, source_row) ORDER BY source_file, source_row"

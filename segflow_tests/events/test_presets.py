@@ -32,7 +32,7 @@ def classify(connection: duckdb.DuckDBPyConnection, config: Config) -> None:
     dated = mapping.with_day(rows, config.calendar)
     connection.execute(f"CREATE TEMP TABLE raw_events AS {dated}")
     connection.execute(f"CREATE TEMP TABLE items AS {catalogue.items_query(connection, config.source)}")
-    clean.judge(connection, config.cleaning, config.calendar)
+    clean.judge(connection, config.cleaning)
     connection.execute(f"CREATE TEMP TABLE events AS {clean.events_query(config.cleaning)}")
     connection.execute(f"CREATE TEMP TABLE quarantined_events AS {clean.QUARANTINED_QUERY}")
 

@@ -4,7 +4,7 @@ Its runs are executed in this process, as the daemon would execute them in other
 made. The settings come from the environment.
 """
 
-import sys
+from collections.abc import Iterator
 
 import dagster as dg
 
@@ -12,7 +12,9 @@ from segflow.definitions import defs
 
 _MOST = 10
 
-if __name__ == "__main__":
+
+def follow() -> Iterator[tuple[str, str]]:
+    """Asset and partition of everything that was made. Raises RuntimeError when the sensor does not come to rest."""
     sensor = defs.resolve_sensor_def("late_files")
     with dg.DagsterInstance.get() as instance:
         for _ in range(_MOST):
@@ -21,12 +23,17 @@ if __name__ == "__main__":
             )
             asked = sensor.evaluate_tick(context).run_requests or []
             if not asked:
-                sys.exit(0)
+                return
             for one in asked:
                 result = defs.resolve_job_def(str(one.job_name)).execute_in_process(
                     instance=instance, partition_key=one.partition_key, tags=None if one.partition_key else one.tags
                 )
                 for event in result.get_asset_materialization_events():
                     made = event.materialization
-                    print(made.asset_key.to_user_string(), made.partition or "")
-    sys.exit("the sensor does not come to rest")
+                    yield made.asset_key.to_user_string(), made.partition or ""
+    raise RuntimeError(f"the sensor still asks for runs after {_MOST} rounds")
+
+
+if __name__ == "__main__":
+    for name, partition in follow():
+        print(name, partition)

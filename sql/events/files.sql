@@ -14,17 +14,26 @@ WITH looked_at AS (
         )) AS digest
     FROM mapped_rows
     GROUP BY source_file, day
+),
+placed AS (
+    -- A row without a usable date lies with the last day of its file, so that it touches no other day than its file does.
+    SELECT file, coalesce(day, max(day) OVER (PARTITION BY file), 'first day'::DATE) AS day, rows, digest FROM looked_at
+),
+gathered AS (
+    SELECT file, day, sum(rows)::BIGINT AS rows, md5(string_agg(digest ORDER BY digest)) AS digest
+    FROM placed
+    GROUP BY file, day
 )
 SELECT * FROM kept_files
 UNION ALL BY NAME
 SELECT
-    looked_at.*,
+    gathered.*,
     -- Rows of a joined input have a file that is not in the list of event files.
     coalesce(size, 0) AS size,
     coalesce(modified, 0) AS modified,
     drift,
     'mapping version' AS mapping
-FROM looked_at
+FROM gathered
 LEFT JOIN changed_files USING (file)
 UNION ALL BY NAME
 -- An empty file is remembered too, or it would be opened again and again.

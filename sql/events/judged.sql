@@ -1,12 +1,13 @@
 -- judged: each raw row with its flaw, the first reason for which it is no event whatever other rows hold.
--- Views: raw_events.  [{{start}}, {{end}}) is the calendar.  {{default_type}} stands in for a missing event type.
+-- Views: raw_events.  {{default_type}} stands in for a missing event type.
 SELECT
     *,
     CASE
         WHEN unparsed IS NOT NULL THEN 'unreadable_field'
         WHEN user_id IS NULL THEN 'missing_user'
         WHEN ts IS NULL THEN 'missing_time'
-        WHEN ts < {{start}}::TIMESTAMPTZ OR ts >= {{end}}::TIMESTAMPTZ THEN 'outside_calendar'
+        -- A row that is dated outside the calendar was put on another day than its own.
+        WHEN make_timestamp(epoch_us(ts))::DATE <> day THEN 'outside_calendar'
         WHEN coalesce(event_type, {{default_type}}) IS NULL THEN 'missing_type'
     END AS flaw,
     -- Rows of one event have the same fingerprint; the few whose fingerprint repeats are compared in full. Without an id

@@ -68,7 +68,8 @@ def raw_events(step: Step) -> None:
     for part, only in arrivals.reading_plan(step.connection, step.config, *step.days):
         step.previous(tables.RAW_EVENTS, arrivals.STORED, part)
         with source.reading(step.config.source.events.path):
-            step.write(tables.RAW_EVENTS, arrivals.raw_query(step.connection, step.config, *part, only), part)
+            staged = step.stage(tables.RAW_EVENTS, arrivals.raw_query(step.connection, step.config, *part, only), part)
+        step.commit(tables.RAW_EVENTS, staged, part)
 
 
 @materializes(
@@ -82,7 +83,9 @@ def raw_events(step: Step) -> None:
 )
 def items(step: Step) -> None:
     """Read from `source.items`, or from the items that the events name."""
-    step.write(tables.ITEMS, catalogue.items_query(step.connection, step.config.source))
+    with source.reading(mapping.items_input(step.config.source).path):
+        staged = step.stage(tables.ITEMS, catalogue.items_query(step.connection, step.config.source))
+    step.commit(tables.ITEMS, staged)
 
 
 @materializes(
@@ -96,7 +99,9 @@ def items(step: Step) -> None:
 )
 def users(step: Step) -> None:
     """Read from `source.users`."""
-    step.write(tables.USERS, catalogue.users_query(step.connection, step.config.source.users))
+    with source.reading(step.config.source.users.path if step.config.source.users else ""):
+        staged = step.stage(tables.USERS, catalogue.users_query(step.connection, step.config.source.users))
+    step.commit(tables.USERS, staged)
 
 
 @materializes(
@@ -110,7 +115,9 @@ def users(step: Step) -> None:
 )
 def user_edges(step: Step) -> None:
     """Read from `source.edges`."""
-    step.write(tables.USER_EDGES, catalogue.user_edges_query(step.connection, step.config.source.edges))
+    with source.reading(step.config.source.edges.path if step.config.source.edges else ""):
+        staged = step.stage(tables.USER_EDGES, catalogue.user_edges_query(step.connection, step.config.source.edges))
+    step.commit(tables.USER_EDGES, staged)
 
 
 @materializes(
@@ -132,7 +139,7 @@ def events(step: Step) -> None:
     step.view(tables.ITEMS)
     for part in step.spans(tables.RAW_EVENTS):
         step.view(tables.RAW_EVENTS, days=part)
-        clean.judge(step.connection, step.config.cleaning, step.config.calendar)
+        clean.judge(step.connection, step.config.cleaning)
         kept = step.stage(tables.EVENTS, clean.events_query(step.config.cleaning), part)
         rejected = step.stage(tables.QUARANTINED_EVENTS, clean.QUARANTINED_QUERY, part)
         accounts.append(clean.row_account(step.connection, kept, rejected))

@@ -13,10 +13,12 @@ import duckdb
 from segflow import config
 from segflow.events import catalogue, clean, mapping
 from segflow.events.days import Days, spans
-from segflow.sql import literal
+from segflow.sql import identifier, literal
 from segflow.storage import connect
 
 _DAY = timedelta(days=1)
+_NEEDED = "user_id, item_id, event_type, ts, value, weight, session_id, source_file, source_row"
+"""The columns of events that sessions are made of."""
 
 
 def run(folder: Path, out: Path, memory_limit: str | None = None, rows_at_once: int | None = None) -> None:
@@ -37,21 +39,22 @@ def run(folder: Path, out: Path, memory_limit: str | None = None, rows_at_once: 
         for (_, day), count in rows.items():
             per_day[day] = per_day.get(day, 0) + count
         start, end = min(per_day), max(per_day) + _DAY
-        known: list[Days] = []
+        kept: list[Days] = []
         for first, last in spans(per_day, start, end, settings.compute.rows_at_once):
             # A session may reach into the next day, so judging is a day ahead. No day is read or judged twice.
-            new = (known[-1][1] if known else start, last + _DAY)
+            new = (kept[-1][1] if kept else start, last + _DAY)
             _read(connection, settings, {file for file, day in rows if new[0] <= day < new[1]}, new)
-            _view(connection, "raw_events", [new])
             clean.judge(connection, settings.cleaning)
             _write(connection, clean.QUARANTINED_QUERY, out / "quarantine" / f"{first}.parquet")
-            connection.execute(f"CREATE TEMP TABLE {_table('sound', new)} AS {clean.events_query(settings.cleaning)}")
-            connection.execute(f"DROP TABLE {_table('raw', new)}")
-            known.append(new)
+            events = f"SELECT {_NEEDED} FROM ({clean.events_query(settings.cleaning)})"
+            connection.execute(f"CREATE TEMP TABLE {_name(new)} AS {events}")
+            connection.execute("DROP TABLE raw_events")
+            kept.append(new)
 
-            while known[0][1] < first:
-                connection.execute(f"DROP TABLE {_table('sound', known.pop(0))}")
-            _view(connection, "events", known)
+            while kept[0][1] < first:
+                connection.execute(f"DROP TABLE {_name(kept.pop(0))}")
+            parts = " UNION ALL ".join(f"FROM {_name(days)}" for days in kept)
+            connection.execute(f"CREATE OR REPLACE TEMP VIEW events AS {parts}")
             sessions = clean.sessions_query(connection, settings.sessions, first, last)
             _write(connection, sessions, out / "sessions" / f"{first}.parquet")
 
@@ -64,22 +67,18 @@ def _rows_of_files(connection: duckdb.DuckDBPyConnection, settings: config.Confi
 
 
 def _read(connection: duckdb.DuckDBPyConnection, settings: config.Config, only: set[str], days: Days) -> None:
-    """The raw rows of `days`, which lie in the files `only`, as a table."""
+    """The table raw_events of `days`, whose rows lie in the files `only`."""
     dated = mapping.with_day(mapping.mapped_events(connection, settings.source, only), settings.calendar)
     connection.execute(
-        f"CREATE TEMP TABLE {_table('raw', days)} AS SELECT * FROM ({dated}) "
+        f"CREATE TEMP TABLE raw_events AS SELECT * FROM ({dated}) "
         f"WHERE day >= DATE '{days[0]}' AND day < DATE '{days[1]}'"
     )
 
 
+def _name(days: Days) -> str:
+    """The table with the events of `days`."""
+    return identifier(f"events {days[0]}")
+
+
 def _write(connection: duckdb.DuckDBPyConnection, query: str, file: Path) -> None:
     connection.execute(f"COPY ({query}) TO {literal(str(file))} (FORMAT parquet, COMPRESSION snappy)")
-
-
-def _view(connection, name, parts):
-    tables = " UNION ALL ".join(f"FROM {_table({'raw_events': 'raw', 'events': 'sound'}[name], part)}" for part in parts)
-    connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {tables}")
-
-
-def _table(kind, days):
-    return f'"{kind} {days[0]}"'

@@ -63,7 +63,7 @@ def fill(engine: duckdb.DuckDBPyConnection, table: Table, rows: Sequence[Row]) -
 
 def cleaned(engine: duckdb.DuckDBPyConnection, cleaning: CleaningConfig) -> tuple[list[Row], list[Row]]:
     """Make the tables events and quarantined_events of raw_events; return both, in source order."""
-    clean.judge(engine, cleaning, CALENDAR)
+    clean.judge(engine, cleaning)
     engine.execute(f"CREATE OR REPLACE TEMP TABLE events AS {clean.events_query(cleaning)}")
     engine.execute(f"CREATE OR REPLACE TEMP TABLE quarantined_events AS {clean.QUARANTINED_QUERY}")
     kept, refused = (

@@ -218,3 +218,24 @@ def test_the_report_opens_in_a_browser(servers: Servers, browser: Browser, week:
     browser.page.goto((servers.folder / "data" / "reports" / f"{week}.html").as_uri())
     sync_api.expect(browser.page.get_by_role("heading").first).to_be_visible()
     browser.shot("report")
+
+
+def test_the_sensor_brings_late_rows_into_their_day(servers: Servers, browser: Browser) -> None:
+    page = browser.page
+    before = servers.runs()
+    with (servers.folder / "input" / "events.csv").open("a", encoding="utf-8") as log:
+        log.write(f"newcomer,p001,view,{_DAY} 12:00:00,5.00\n")
+    page.goto(f"{servers.dagster}/locations/segflow.definitions/sensors/late_files")
+    page.get_by_role("switch").or_(page.get_by_role("checkbox")).first.click(force=True)
+    made: set[tuple[str, str | None]] = set()
+    # One run looks into the files, the next one makes the day; the sensor looks every thirty seconds.
+    for _ in range(2):
+        for run in servers.ended(before):
+            assert run["status"] == "SUCCESS", run
+            made |= servers.materialized(run)
+        before = servers.runs()
+    browser.shot("sensor")
+    names = ("raw_events", "events", "quarantined_events", "sessions")
+    assert made == {("source_files", None), *((name, _DAY) for name in names)}
+    page.goto(f"{servers.dagster}/assets/session_embeddings?view=partitions&partition={_DAY}")
+    browser.shot("downstream of late rows")

@@ -31,7 +31,7 @@ SELECT
     user_id,
     start,
     "end",
-    epoch("end") - epoch(start) AS duration,
+    (epoch_us("end") - epoch_us(start)) / 1e6 AS duration,
     len(events)::INTEGER AS events,
     list_aggregate(types, 'histogram') AS type_counts,
     len(different)::INTEGER AS distinct_items,

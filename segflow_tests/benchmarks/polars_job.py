@@ -138,8 +138,8 @@ def _bots(rows: pl.DataFrame) -> pl.DataFrame:
     # Days and users packed into one number count in a third of the time.
     packed = pl.col("day").to_physical().cast(pl.UInt64) * 2**32 + pl.col("user_id").to_physical()
     busy = sound.group_by(packed.alias("packed")).len().filter(pl.col("len") >= _CLOCKWORK_EVENTS)
-    theirs = sound.select("day", "user_id", "ts", packed.alias("packed")).join(busy, on="packed", how="semi")
-    theirs = theirs.collect(engine="streaming").sort("day", "user_id", "ts")
+    suspected = sound.select("day", "user_id", "ts", packed.alias("packed")).join(busy, on="packed", how="semi")
+    theirs = suspected.collect(engine="streaming").sort("day", "user_id", "ts")
     pauses = (
         theirs.with_columns((pl.col("ts").diff().over("day", "user_id").dt.total_microseconds() / 1e6).alias("pause"))
         .filter(pl.col("pause") > 0)
@@ -199,7 +199,8 @@ def _ordered(events: pl.DataFrame, start: date, end: date) -> pl.DataFrame:
     """`events` by user and time, rows of the same moment as they arrived, numbered by `session`."""
     span = (end - start) // timedelta(microseconds=1)
     user = pl.col("user_id").to_physical().cast(pl.UInt64)
-    if (events["user_id"].to_physical().max() or 0) >= 2**64 // span - 1:
+    most = events.select(pl.col("user_id").to_physical().max()).item() or 0
+    if most >= 2**64 // span - 1:
         raise ValueError("too many users to pack user and time into one number")
     key = user * span + (pl.col("ts") - start).dt.total_microseconds().cast(pl.UInt64)
     events = events.with_columns(key.alias("key")).sort("key", maintain_order=True).drop("key")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -43,6 +44,12 @@ def _add_sleepless_user(file: Path) -> None:
     pq.write_table(pa.concat_tables([before, more.cast(before.schema)]).unify_dictionaries(), file)
 
 
+def _rows(query: str) -> list[tuple[Any, ...]]:
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        return connection.execute(query).fetchall()
+
+
 def _changed(outputs: Path, folder: Path, table: str, query: str) -> Path:
     """A copy of our output in which `query` over the view `rows` stands in place of a table."""
     copy = folder / "changed"
@@ -63,15 +70,14 @@ def test_both_engines_write_the_same(outputs: Path) -> None:
 
 
 def test_the_log_has_what_the_engines_could_disagree_about(outputs: Path) -> None:
-    found = duckdb.sql(f"SELECT DISTINCT reason FROM read_parquet('{outputs}/ours/quarantine/*.parquet')").fetchall()
-    assert {"bot_pattern", "duplicate", "missing_time", "outside_calendar", "non_positive_value"} <= {
-        row[0] for row in found
-    }
+    reasons = _rows(f"SELECT DISTINCT reason FROM read_parquet('{outputs}/ours/quarantine/*.parquet')")
+    expected = {"bot_pattern", "duplicate", "missing_time", "outside_calendar", "non_positive_value"}
+    assert expected <= {row[0] for row in reasons}
     sessions = f"read_parquet('{outputs}/ours/sessions/*.parquet')"
-    crossing = duckdb.sql(f"""FROM {sessions} WHERE start::DATE < "end"::DATE AND user_id <> 'sleepless'""").fetchall()
+    crossing = _rows(f"""FROM {sessions} WHERE start::DATE < "end"::DATE AND user_id <> 'sleepless'""")
     assert len(crossing) > 10
-    cut = duckdb.sql(f"SELECT strftime(start, '%d %H:%M') FROM {sessions} WHERE user_id = 'sleepless' ORDER BY start")
-    assert [row[0] for row in cut.fetchall()] == ["05 00:00", "06 12:00", "07 12:00"]
+    cut = _rows(f"SELECT strftime(start, '%d %H:%M') FROM {sessions} WHERE user_id = 'sleepless' ORDER BY start")
+    assert [row[0] for row in cut] == ["05 00:00", "06 12:00", "07 12:00"]
 
 
 @pytest.mark.parametrize(

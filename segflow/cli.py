@@ -76,7 +76,7 @@ def _count(text: str) -> int:
 
 def _environment(config: Path | None) -> None:
     """What Dagster and the definitions read from the environment, before either is imported."""
-    from segflow.config import default_path
+    from segflow.settings import default_path
 
     path = (config or default_path()).absolute()
     if not path.is_file():
@@ -96,8 +96,8 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from segflow.config import load
     from segflow.console import summary
+    from segflow.settings import load
 
     print(summary(load()))
 
@@ -127,8 +127,8 @@ def _generate(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
-    from segflow.config import load
     from segflow.events.preflight import preflight
+    from segflow.settings import load
 
     for line in preflight(load()):
         print(line)

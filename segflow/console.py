@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from segflow import tables
-from segflow.config import Config, default_path
+from segflow.config import Config
 from segflow.errors import UserError
+from segflow.settings import default_path
 from segflow.storage import Storage, connect
 
 _WIDTH = 118

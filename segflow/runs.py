@@ -18,8 +18,8 @@ from segflow.errors import UserError
 
 def run(weeks: Sequence[date] | None, count: int, force: bool) -> None:
     """Materialize what is not up to date for `weeks`, or for the last `count` weeks that can be tested."""
-    from segflow.config import load
     from segflow.events.preflight import preflight
+    from segflow.settings import load
 
     began = time.time()
     config = load()

@@ -126,6 +126,7 @@ REASONS = (
     "missing_user",
     "missing_time",
     "outside_calendar",
+    "absurd_number",
     "missing_type",
     "unknown_item",
     "excluded_item",

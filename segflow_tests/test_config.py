@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from segflow.config import DATASETS, WEEKDAYS, CalendarConfig, default_path, load
+from segflow.config import WEEKDAYS, CalendarConfig
 from segflow.errors import UserError
+from segflow.settings import DATASETS, default_path, load
 
 MINIMAL = """\
 source:

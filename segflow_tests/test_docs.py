@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from segflow import cli, config, reference
+from segflow import cli, reference
+from segflow import settings as settings_file
 from segflow.events.preflight import preflight
 
 ROOT = Path(__file__).parents[1]
@@ -57,8 +58,8 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_worked_example_passes_the_check(tmp_path: Path) -> None:
     log, settings = _blocks("csv")[0], _blocks("yaml")[0]
     (tmp_path / yaml.safe_load(settings)["source"]["events"]["path"]).write_text(log, encoding="utf-8")
-    (tmp_path / config.FILE_NAME).write_text(settings, encoding="utf-8")
-    found = preflight(config.load(tmp_path / config.FILE_NAME))
+    (tmp_path / settings_file.FILE_NAME).write_text(settings, encoding="utf-8")
+    found = preflight(settings_file.load(tmp_path / settings_file.FILE_NAME))
     rows = len(log.strip().splitlines()) - 1
     assert found[0].startswith(f"events: {rows} rows")
     assert found[0].endswith("0 without a readable time")

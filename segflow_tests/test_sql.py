@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import date, datetime
+from datetime import datetime
 
 import duckdb
 import pytest
@@ -58,7 +58,7 @@ def test_an_identifier_is_one_name(name: str) -> None:
 
 def test_every_placeholder_needs_a_value() -> None:
     with pytest.raises(KeyError, match="gap_us"):
-        sql.render("events/sessions.sql", first=date(2024, 1, 1), last=date(2024, 1, 2), use_source_ids=True)
+        sql.render("events/ordered.sql", first_us=1, last_us=2, use_source_ids=True)
 
 
 def test_statements_are_found_and_say_what_they_do() -> None:
@@ -69,7 +69,5 @@ def test_statements_are_found_and_say_what_they_do() -> None:
 
 
 def test_rendering_leaves_no_placeholder() -> None:
-    rendered = sql.render(
-        "events/sessions.sql", first=date(2024, 1, 1), last=date(2024, 1, 2), use_source_ids=True, gap_us=1
-    )
+    rendered = sql.render("events/ordered.sql", first_us=1, last_us=2, use_source_ids=True, gap_us=1)
     assert not re.search(r"\{\{|\}\}", rendered)

@@ -24,7 +24,15 @@ REACHED_SESSIONS = dg.define_asset_job(
 )
 DAYS = dg.define_asset_job(
     "days",
-    selection=["raw_events", "events", "quarantined_events", "sessions", "user_days", "session_embeddings"],
+    selection=[
+        "raw_events",
+        "events",
+        "quarantined_events",
+        "sessions",
+        "user_days",
+        "day_reports",
+        "session_embeddings",
+    ],
     description="One or more days of the log, from source rows to session vectors.",
 )
 MODELS_WEEK = dg.define_asset_job(

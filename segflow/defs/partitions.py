@@ -12,7 +12,8 @@ from datetime import date, timedelta
 
 import dagster as dg
 
-from segflow import config as settings
+from segflow import settings
+from segflow.config import WEEKDAYS
 
 CONFIG = settings.load()
 CALENDAR = CONFIG.calendar
@@ -27,7 +28,7 @@ WEEKLY = dg.WeeklyPartitionsDefinition(
     start_date=CALENDAR.first_week.isoformat(),
     end_date=CALENDAR.end.isoformat() if CALENDAR.end else None,
     # Dagster counts the days of the week from Sunday.
-    day_offset=(settings.WEEKDAYS.index(CALENDAR.week_starts) + 1) % 7,
+    day_offset=(WEEKDAYS.index(CALENDAR.week_starts) + 1) % 7,
 )
 SEGMENTS = dg.DynamicPartitionsDefinition(name="segment")
 WEEK_SEGMENT = dg.MultiPartitionsDefinition({"week": WEEKLY, "segment": SEGMENTS})

@@ -23,7 +23,7 @@ Say = Callable[[str], None]
 
 _JOBS = {
     "catalogue": ["source_files", "items", "users", "user_edges", "item_embeddings"],
-    "days": ["raw_events", "events", "sessions", "user_days", "session_embeddings"],
+    "days": ["raw_events", "events", "sessions", "user_days", "day_reports", "session_embeddings"],
     "models_week": ["behavior_model", "global_ranker"],
     "segments_week": ["user_embeddings", "segmentation", "segment_ledger", "user_segments", "segment_profiles"],
     "segment_rankers_week": ["segment_rankers"],

@@ -41,7 +41,8 @@ def files_query(connection: duckdb.DuckDBPyConnection, config: Config, version: 
     if joined:
         # A statement may join any of its files, so a change in one may change rows of another.
         everything = fingerprint([source.events, *source.inputs.values()])
-        version = hashlib.sha256(f"{version}:{everything}".encode()).hexdigest()[:16]
+        statement = load(str(source.events.sql))
+        version = hashlib.sha256(f"{version}:{everything}:{statement}".encode()).hexdigest()[:16]
     listed = files(source.events.path, source.events.format)
     known = _known(connection, version)
     changed = [one for one in listed if (one.name, one.size, one.modified) not in known]

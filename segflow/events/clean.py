@@ -18,7 +18,17 @@ from segflow.errors import UserError
 from segflow.sql import load, render
 
 CLEANING = ("judged", "duplicates", "bots", "rejected", "events", "quarantined", "row_account")
-SESSIONS = ("item_codes", "type_codes", "names", "ordered", "linked", "sessions")
+SESSIONS = (
+    "user_codes",
+    "file_codes",
+    "item_codes",
+    "type_codes",
+    "names",
+    "ordered",
+    "linked",
+    "gathered",
+    "sessions",
+)
 """The statements under `sql/events/`, in the order in which they run."""
 
 QUARANTINED_QUERY = load("events/quarantined.sql")
@@ -83,7 +93,7 @@ def sessions_query(connection: duckdb.DuckDBPyConnection, sessions: SessionConfi
 
     Raises UserError for more event types or items than one pass can number.
     """
-    for name in ("item_codes", "type_codes"):
+    for name in ("user_codes", "file_codes", "item_codes", "type_codes"):
         _table(connection, name, load(f"events/{name}.sql"))
     _table(connection, "names", load("events/names.sql"))
     counted = connection.execute("SELECT len(type_names), len(item_names) FROM names").fetchone()
@@ -93,13 +103,15 @@ def sessions_query(connection: duckdb.DuckDBPyConnection, sessions: SessionConfi
             f"events from {first} to {last}: {counted[0]} event types and {counted[1]} items, more than {_MOST_TYPES} and "
             f"{_MOST_ITEMS}; correct `event_type` and `item_id` in source.events.columns"
         )
-    span = {"first": first, "last": last}
+    span = {"first_us": _since_year_1(first), "last_us": _since_year_1(last)}
     gap = sessions.gap_minutes * 60_000_000
     ordered = render("events/ordered.sql", use_source_ids=sessions.use_source_ids, gap_us=gap, **span)
     _table(connection, "ordered", ordered)
     _table(connection, "linked", render("events/linked.sql", gap_us=gap))
     connection.execute("DROP TABLE ordered")
-    return render("events/sessions.sql", **span)
+    _table(connection, "gathered", render("events/gathered.sql", **span))
+    connection.execute("DROP TABLE linked")
+    return load("events/sessions.sql")
 
 
 def edges(connection: duckdb.DuckDBPyConnection, sessions: SessionConfig, events: str) -> dict[str, dict[str, str]]:
@@ -109,6 +121,11 @@ def edges(connection: duckdb.DuckDBPyConnection, sessions: SessionConfig, events
     )
     rows = connection.execute(statement.replace("made_events", events)).fetchall()
     return {day.isoformat(): {"tail": tail, "head": head} for day, tail, head in rows}
+
+
+def _since_year_1(day: date) -> int:
+    """The start of a day in microseconds since the year 1."""
+    return (day.toordinal() - 1) * 86_400_000_000
 
 
 def _table(connection: duckdb.DuckDBPyConnection, name: str, query: str) -> None:

@@ -61,6 +61,7 @@ REASONS: Mapping[str, Reason] = {
     "missing_user": Reason("No user is given.", (_COLUMNS,)),
     "missing_time": Reason("No time is given.", (_COLUMNS,)),
     "outside_calendar": Reason("The time lies outside the calendar.", ("calendar.start", "calendar.end")),
+    "absurd_number": Reason("A value or quantity lies beyond 1e15, where sums would swallow all others.", (_COLUMNS,)),
     "missing_type": Reason(
         "No event type is given, and none stands in for it.", (_COLUMNS, "cleaning.impute.event_type")
     ),

@@ -18,7 +18,7 @@ from typing import Any
 import duckdb
 import yaml
 
-from segflow.config import DATASETS, FILE_NAME, Input, SourceConfig
+from segflow.config import Input, SourceConfig
 from segflow.errors import UserError
 from segflow.events import guess
 from segflow.events.catalogue import items_query
@@ -26,6 +26,7 @@ from segflow.events.files import files, reading
 from segflow.events.mapping import mapped_events
 from segflow.events.parts import sources
 from segflow.events.source import register
+from segflow.settings import DATASETS, FILE_NAME
 
 _OPEN_LOG = timedelta(weeks=1)
 _STRAY_SHARE, _STRAY_DAYS = 0.001, 365

@@ -59,8 +59,7 @@ def _run(what: str, folder: Path) -> dict[str, Any]:
         [sys.executable, "-m", __name__, what],
         cwd=folder,
         env=os.environ | own,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
         check=False,
     )
@@ -77,14 +76,11 @@ def _month() -> int:
     from segflow.defs.provenance import Provenance
 
     with dg.DagsterInstance.get() as instance:
-        for job, only in (("catalogue", ["source_files", "items"]), ("arrived_days", None)):
-            days = sorted(Provenance(instance).made("source_files")[""].aspects) if only is None else []
-            # Rows that are late for the first file's day, or have no date, belong to days before and after.
-            span = {"dagster/asset_partition_range_start": days[0], "dagster/asset_partition_range_end": days[-1]} if days else None  # fmt: skip
-            result = defs.resolve_job_def(job).execute_in_process(
-                instance=instance, asset_selection=[dg.AssetKey(name) for name in only] if only else None, tags=span
-            )
-            assert result.success
+        catalogue = [dg.AssetKey("source_files"), dg.AssetKey("items")]
+        defs.resolve_job_def("catalogue").execute_in_process(instance=instance, asset_selection=catalogue)
+        days = sorted(Provenance(instance).made("source_files")[""].aspects)
+        span = {"dagster/asset_partition_range_start": days[0], "dagster/asset_partition_range_end": days[-1]}
+        defs.resolve_job_def("arrived_days").execute_in_process(instance=instance, tags=span)
     return len(days)
 
 

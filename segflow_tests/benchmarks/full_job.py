@@ -10,9 +10,10 @@ from pathlib import Path
 
 import duckdb
 
-from segflow import config
+from segflow.config import Config
 from segflow.events import catalogue, clean, mapping
 from segflow.events.days import Days, spans
+from segflow.settings import load
 from segflow.sql import identifier, literal
 from segflow.storage import connect
 
@@ -26,7 +27,7 @@ def run(folder: Path, out: Path, memory_limit: str | None = None, rows_at_once: 
 
     memory_limit: of DuckDB, such as `1GB`. rows_at_once: of one statement. Without them, the project's defaults.
     """
-    settings = config.load(folder / "segflow.yaml")
+    settings = load(folder / "segflow.yaml")
     own = {"threads": 2, "spill": str(out / "spill"), "memory_limit": memory_limit, "rows_at_once": rows_at_once}
     told = {name: value for name, value in own.items() if value is not None}
     settings = settings.model_copy(update={"compute": settings.compute.model_copy(update=told)})
@@ -59,14 +60,14 @@ def run(folder: Path, out: Path, memory_limit: str | None = None, rows_at_once: 
             _write(connection, sessions, out / "sessions" / f"{first}.parquet")
 
 
-def _rows_of_files(connection: duckdb.DuckDBPyConnection, settings: config.Config) -> dict[tuple[str, date], int]:
+def _rows_of_files(connection: duckdb.DuckDBPyConnection, settings: Config) -> dict[tuple[str, date], int]:
     """(file, day) -> rows. Only times are read for it, and no span has to look into files that cannot concern it."""
     dated = mapping.with_day(mapping.mapped_events(connection, settings.source), settings.calendar)
     counted = connection.execute(f"SELECT source_file, day, count(*) FROM ({dated}) GROUP BY ALL").fetchall()
     return {(file, day): count for file, day, count in counted}
 
 
-def _read(connection: duckdb.DuckDBPyConnection, settings: config.Config, only: set[str], days: Days) -> None:
+def _read(connection: duckdb.DuckDBPyConnection, settings: Config, only: set[str], days: Days) -> None:
     """The table raw_events of `days`, whose rows lie in the files `only`."""
     dated = mapping.with_day(mapping.mapped_events(connection, settings.source, only), settings.calendar)
     connection.execute(
@@ -81,4 +82,6 @@ def _name(days: Days) -> str:
 
 
 def _write(connection: duckdb.DuckDBPyConnection, query: str, file: Path) -> None:
-    connection.execute(f"COPY ({query}) TO {literal(str(file))} (FORMAT parquet, COMPRESSION snappy)")
+    # Row groups that are small enough for all threads to write a span of days together.
+    options = "FORMAT parquet, COMPRESSION snappy, ROW_GROUP_SIZE 32768"
+    connection.execute(f"COPY ({query}) TO {literal(str(file))} ({options})")

@@ -11,7 +11,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from segflow import config
+from segflow import settings as reading
 from segflow.datasets import generator, traffic
 from segflow.datasets.generator import Truth, generate
 from segflow.datasets.shop import Shop
@@ -276,7 +276,7 @@ def test_a_clean_log_is_clean(tmp_path: Path) -> None:
 
 
 def test_the_settings_beside_the_log_load(log: tuple[Path, Truth]) -> None:
-    settings = config.load(log[0] / "segflow.yaml")
+    settings = reading.load(log[0] / "segflow.yaml")
     assert settings.source.events.path == str(log[0] / "events")
     assert settings.calendar.start == SHOP.start
     assert settings.calendar.last_day == date(2024, 1, 28)

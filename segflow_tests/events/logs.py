@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 from hypothesis import strategies as st
@@ -93,7 +94,9 @@ events = unnumbered.map(numbered)
 def walks(draw: st.DrawFn, gap: int) -> list[Row]:
     """Events of users whose pauses are just about as long as a session of `gap` minutes, or of the source, endures."""
     exact = [0, gap * _MINUTE, _HALF_DAY]
-    pauses = st.one_of(st.sampled_from([pause + tick for pause in exact for tick in (-1, 0, 1)]), st.integers(0, 13 * 60 * _MINUTE))
+    pauses = st.one_of(
+        st.sampled_from([pause + tick for pause in exact for tick in (-1, 0, 1)]), st.integers(0, 13 * 60 * _MINUTE)
+    )
     rows = []
     for _ in range(draw(st.integers(1, 4))):
         moment, user, session = draw(moments), draw(_USERS), draw(_SOURCE_SESSIONS)
@@ -138,11 +141,15 @@ def _with_copies(drawn: tuple[list[Row], list[int]]) -> list[Row]:
     return [*rows, *(rows[number % len(rows)] for number in copies if rows)]
 
 
-raw_rows = st.tuples(st.lists(st.fixed_dictionaries(RAW), max_size=20), st.lists(st.integers(0, 19), max_size=8)).map(_with_copies)
+raw_rows = st.tuples(st.lists(st.fixed_dictionaries(RAW), max_size=20), st.lists(st.integers(0, 19), max_size=8)).map(
+    _with_copies
+)
 """Source rows of every kind, some of them twice."""
 tellable_rows = st.tuples(
     st.lists(
-        st.fixed_dictionaries({**RAW, "event_id": st.none()}), max_size=20, unique_by=lambda row: (row["user_id"], row["ts"])
+        st.fixed_dictionaries({**RAW, "event_id": st.none()}),
+        max_size=20,
+        unique_by=lambda row: (row["user_id"], row["ts"]),
     ),
     st.lists(st.integers(0, 19), max_size=8),
 ).map(_with_copies)
@@ -249,6 +256,6 @@ def _session(user: str, source: str | None, own: Sequence[Row]) -> Row:
         "weight": sum(row["weight"] for row in own),
         "items": items,
         "event_types": [row["event_type"] for row in own],
-        "gaps": [0.0, *((after - before).total_seconds() for before, after in zip(times, times[1:], strict=False))],
+        "gaps": [0.0, *((after - before).total_seconds() for before, after in pairwise(times))],
         "text": "; ".join(named) or None,
     }

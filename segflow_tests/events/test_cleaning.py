@@ -37,6 +37,7 @@ def test_every_reason_and_the_first_that_applies(connection: duckdb.DuckDBPyConn
         "2,,petrol,,,0,0": "missing_user",
         "3,u,petrol,,,0,0": "missing_time",
         "4,u,petrol,,2024-04-01,0,0": "outside_calendar",
+        "5,u,petrol,,2024-01-02,0,1e16": "absurd_number",
         "5,u,petrol,,2024-01-02,0,0": "missing_type",
         "6,v,milk,buy,2024-01-02,1,1": None,
         "6,v,mulk,buy,2024-01-02,0,0": "duplicate",

@@ -10,10 +10,11 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from segflow.config import Config, load
+from segflow.config import Config
 from segflow.errors import UserError
 from segflow.events.preflight import preflight
 from segflow.events.propose import propose, write
+from segflow.settings import load
 from segflow_tests.events.public_samples import CLICKSTREAM, MOVIELENS, SAMPLES, Sample
 from segflow_tests.events.steps import mapped
 from segflow_tests.events.steps import write as lines_of

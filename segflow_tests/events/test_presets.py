@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from segflow.config import Config, load
+from segflow.config import Config
 from segflow.events import catalogue, clean, mapping
+from segflow.settings import load
 
 
 def preset(folder: Path, name: str) -> Config:

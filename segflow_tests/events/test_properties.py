@@ -9,6 +9,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import date, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import duckdb
@@ -81,8 +82,7 @@ def sessions_of(
     last: date = LAST,
 ) -> list[Row]:
     """The sessions of the days [first, last), made of the events that a step sees: theirs and those of the neighbours."""
-    seen = [row for row in rows if first - DAY <= row["day"] <= last]
-    fill(engine, tables.EVENTS, [{"quantity": None, "text": None, "imputed": None, **row} for row in seen])
+    fill(engine, tables.EVENTS, [row for row in rows if first - DAY <= row["day"] <= last])
     return steps.sessions(engine, config, first, last)
 
 
@@ -168,7 +168,14 @@ def assert_all_accounted_for(engine: duckdb.DuckDBPyConnection, raw: list[Row], 
 
 
 def write_csv(file: Path, rows: Sequence[Row]) -> None:
-    names = {"event_id": "id", "user_id": "user", "item_id": "item", "event_type": "type", "ts": "time", "value": "price"}
+    names = {
+        "event_id": "id",
+        "user_id": "user",
+        "item_id": "item",
+        "event_type": "type",
+        "ts": "time",
+        "value": "price",
+    }
     lines = (",".join("" if row[name] is None else str(row[name]) for name in names) for row in rows)
     steps.write(file, ",".join(names.values()), *lines)
 
@@ -207,10 +214,16 @@ def without_place(rows: Iterable[Row]) -> list[Row]:
     return [{name: value for name, value in row.items() if name not in PLACE} for row in rows]
 
 
-@given(st.lists(st.sampled_from(["a", "b"]), min_size=28, max_size=28), logs.tellable_rows, logs.cleanings, st.randoms())
+@given(
+    st.lists(st.sampled_from(["a", "b"]), min_size=28, max_size=28), logs.tellable_rows, logs.cleanings, st.randoms()
+)
 @each_log
 def test_rows_may_stand_in_any_order_in_their_file(
-    engine: duckdb.DuckDBPyConnection, files: list[str], rows: list[Row], cleaning: CleaningConfig, random: st.RandomType
+    engine: duckdb.DuckDBPyConnection,
+    files: list[str],
+    rows: list[Row],
+    cleaning: CleaningConfig,
+    random: st.RandomType,
 ) -> None:
     outcomes = []
     held = {name: [row for row, file in zip(rows, files, strict=False) if file == name] for name in ("a", "b")}
@@ -269,11 +282,7 @@ def test_days_may_be_computed_in_any_spans(
     engine: duckdb.DuckDBPyConnection, events: list[Row], config: SessionConfig, cuts: set[int]
 ) -> None:
     bounds = [FIRST, *(FIRST + cut * DAY for cut in sorted(cuts)), LAST]
-    found = [
-        one
-        for first, last in zip(bounds, bounds[1:], strict=False)
-        for one in sessions_of(engine, events, config, first, last)
-    ]
+    found = [one for first, last in pairwise(bounds) for one in sessions_of(engine, events, config, first, last)]
     assert found == sessions_of(engine, events, config)
 
 
@@ -307,7 +316,10 @@ def test_only_days_that_changed_and_neighbours_of_changed_edges_need_new_session
 ) -> None:
     made = by_day(sessions_of(engine, before, config))
     old = clean.edges(engine, config, "events")
-    late = [{**row, "source_row": 30 + row["source_row"], "event_id": f"late {row['event_id']}"} for row in logs.numbered(late[:4])]
+    late = [
+        {**row, "source_row": 30 + row["source_row"], "event_id": f"late {row['event_id']}"}
+        for row in logs.numbered(late[:4])
+    ]
     lost = {number for number in gone if number % 5 == 0}
     after = [row for row in before if row["source_row"] not in lost] + late
 
@@ -332,7 +344,7 @@ def test_only_days_that_changed_and_neighbours_of_changed_edges_need_new_session
 def test_what_no_neighbour_can_see_leaves_the_edges_alone(
     engine: duckdb.DuckDBPyConnection, events: list[Row], more: list[Row], config: SessionConfig
 ) -> None:
-    sessions_of(engine, events, config)
+    fill(engine, tables.EVENTS, events)
     edges = clean.edges(engine, config, "events")
     gap = timedelta(minutes=config.gap_minutes)
     known = {row["day"] for row in events}
@@ -341,5 +353,5 @@ def test_what_no_neighbour_can_see_leaves_the_edges_alone(
         for number, row in enumerate(more)
         if row["day"] in known and row["ts"].hour >= 12 and row["ts"] + gap < START + (row["day"] - FIRST + DAY)
     ]
-    sessions_of(engine, events + inner, config)
+    fill(engine, tables.EVENTS, events + inner)
     assert clean.edges(engine, config, "events") == edges

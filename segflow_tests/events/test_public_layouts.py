@@ -9,9 +9,10 @@ from typing import Any
 import duckdb
 import pytest
 
-from segflow.config import DATASETS, Config, load
+from segflow.config import Config
 from segflow.events import catalogue
 from segflow.events.preflight import preflight
+from segflow.settings import DATASETS, load
 from segflow_tests.events.public_samples import CLICKSTREAM, SAMPLES, Sample
 from segflow_tests.events.steps import classified, mapped, records, sessions
 

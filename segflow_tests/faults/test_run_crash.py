@@ -21,6 +21,7 @@ def test_a_killed_run_leaves_whole_tables_and_the_next_one_finishes(tmp_path: Pa
     project = Project.make(tmp_path, log.start, log.end)
     days = (str(log.start), str(log.end - timedelta(days=1)))
 
+    project.materialize("catalogue", "", only=["source_files", "items"])
     process = project.start(*run_job("days", *days, DAYS))
     # Version 0 is the empty table, version 1 the first rows.
     committed = tmp_path / "data" / "tables" / "events" / "_delta_log" / f"{1:020}.json"

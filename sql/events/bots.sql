@@ -1,10 +1,10 @@
--- bots: users that acted like a machine on a day, with the reason.  Views: judged, duplicates.
+-- bots: users that acted like a machine on a day, with the reason.  Views: raw_events, judged, duplicates.
 -- Placeholders are `cleaning.bots`; a limit that is NULL is off.
 WITH suspects AS (
     -- Counting is cheap and acquits nearly everyone; only heavy days, and names that match, are looked at closely.
     SELECT day, user_id
-    FROM judged
-    WHERE {{enabled}} AND flaw IS NULL
+    FROM raw_events
+    WHERE {{enabled}} AND user_id IS NOT NULL
     GROUP BY day, user_id
     HAVING count(*) > {{events_per_day}}
         OR count(*) > {{events_per_minute}}

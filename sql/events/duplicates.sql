@@ -2,12 +2,15 @@
 -- rows as they stand in the file.  Views: judged.
 -- A row that is no event by itself does not make a later, sound one its duplicate.
 WITH repeated AS (
-    SELECT fingerprint FROM judged WHERE flaw IS NULL GROUP BY fingerprint HAVING count(*) > 1
+    SELECT fingerprint FROM judged GROUP BY fingerprint HAVING count(*) > 1
+),
+alike AS (
+    -- Only the few rows with a repeated fingerprint come through here; what follows is cheap.
+    SELECT * FROM judged SEMI JOIN repeated USING (fingerprint)
 )
 SELECT day, user_id, source_file, source_row
-FROM judged
-WHERE flaw IS NULL AND fingerprint IN (SELECT fingerprint FROM repeated)
--- Only repeated fingerprints come here, so this sorts a few rows and not the log.
+FROM alike
+WHERE flaw IS NULL
 QUALIFY row_number() OVER (
     PARTITION BY
         day,

@@ -8,6 +8,8 @@ SELECT
         WHEN ts IS NULL THEN 'missing_time'
         -- A row that is dated outside the calendar was put on another day than its own.
         WHEN make_timestamp(epoch_us(ts))::DATE <> day THEN 'outside_calendar'
+        -- Sums of such numbers would swallow all others.
+        WHEN abs(value) > 1e15 OR abs(quantity) > 1e15 THEN 'absurd_number'
         WHEN coalesce(event_type, {{default_type}}) IS NULL THEN 'missing_type'
     END AS flaw,
     -- Rows of one event have the same fingerprint; the few whose fingerprint repeats are compared in full. Without an id

@@ -10,7 +10,7 @@ WITH paused AS (
         moment - lag(moment) OVER () AS pause,
         moment // 86_400_000_000 AS day,
         lag(moment) OVER () // 86_400_000_000 AS previous_day,
-        lag(user_id) OVER () IS DISTINCT FROM user_id
+        lag(who) OVER () IS DISTINCT FROM who
             OR lag(source_session) OVER () IS DISTINCT FROM source_session AS other
     FROM ordered
 ),
@@ -35,7 +35,7 @@ dated AS (
     FROM chained
 )
 SELECT
-    user_id,
+    who,
     source_session,
     moment,
     value,

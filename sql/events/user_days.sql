@@ -11,7 +11,7 @@ WITH acted AS (
         count(DISTINCT item_id) AS distinct_items,
         count(DISTINCT category[1]) AS distinct_categories,
         histogram(event_type) AS type_counts,
-        list((epoch_us(ts) - epoch_us(day::TIMESTAMP)) // 3_600_000_000) AS hours,
+        list(((epoch_us(ts) - epoch_us(day::TIMESTAMP)) // 3_600_000_000)::UTINYINT) AS hours,
         min(ts) AS first,
         max(ts) AS last
     FROM events

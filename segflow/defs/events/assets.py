@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from segflow import tables
 from segflow.defs.materializes import materializes
@@ -15,12 +16,20 @@ GROUP = "events"
 _READERS = ["events/files.py", "events/readers.py", "events/source.py", "events/mapping.py"]
 
 
+def _statement(path: str | None) -> str:
+    """A statement of the source's own; it lies outside the code."""
+    return load(path) if path else ""
+
+
 def _event_files() -> str:
-    return source.fingerprint([CONFIG.source.events, *CONFIG.source.inputs.values()])
+    events = CONFIG.source.events
+    return source.fingerprint([events, *CONFIG.source.inputs.values()]) + _statement(events.sql)
 
 
 def _catalogue_files() -> str:
-    return source.fingerprint([mapping.items_input(CONFIG.source), *CONFIG.source.inputs.values()])
+    items = CONFIG.source.items
+    files = source.fingerprint([mapping.items_input(CONFIG.source), *CONFIG.source.inputs.values()])
+    return files + _statement(items.sql if items else None)
 
 
 def _user_files() -> str:
@@ -187,3 +196,36 @@ def user_days(step: Step) -> None:
         step.view(tables.EVENTS, days=part)
         step.view(tables.SESSIONS, days=part)
         step.write(tables.USER_DAYS, load("events/user_days.sql"), part)
+
+
+@materializes(
+    tables.DAY_REPORTS,
+    group=GROUP,
+    reads={
+        tables.SOURCE_FILES: ROWS_OF_DAY,
+        tables.RAW_EVENTS: SAME_DAY,
+        tables.EVENTS: SAME_DAY,
+        tables.QUARANTINED_EVENTS: SAME_DAY,
+        tables.SESSIONS: SAME_DAY,
+    },
+    partitions=DAILY,
+    one_run_for_a_range=True,
+    code=["events/day_page.py", "events/day.html.jinja", "events/day.css.jinja"],
+    settings=["source", "cleaning", "calendar"],
+    kinds=["duckdb"],
+)
+def day_reports(step: Step) -> None:
+    """Also written as files, so that a page can be opened and sent."""
+    from segflow.events.day_page import pages
+
+    folder = Path(step.config.report.folder) / "days"
+    folder.mkdir(parents=True, exist_ok=True)
+    step.view(tables.SOURCE_FILES)
+    for part in step.spans(tables.RAW_EVENTS):
+        for table in (tables.RAW_EVENTS, tables.EVENTS, tables.QUARANTINED_EVENTS, tables.SESSIONS):
+            step.view(table, days=part)
+        made = pages(step.connection, part, step.config)
+        step.write(tables.DAY_REPORTS, made, part)
+        for day, html in zip(made["day"].to_pylist(), made["html"].to_pylist(), strict=True):
+            (folder / f"{day}.html").write_text(html, encoding="utf-8")
+    step.note(pages=str(folder))

@@ -20,6 +20,7 @@ from segflow.datasets.generator import generate
 from segflow.datasets.shop import Shop
 from segflow.errors import UserError
 from segflow_tests.benchmarks.checksums import compare
+from segflow_tests.benchmarks.days_job import Arrival, measure_arrival
 from segflow_tests.benchmarks.measure import JOBS, Measurement, measure
 
 SMALL, MIDDLE, LARGE = 5_000_000, 10_000_000, 50_000_000
@@ -54,9 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="bench-events", description=__doc__)
     parser.add_argument("--events", nargs="+", type=float, default=[SMALL, MIDDLE, LARGE], help="rows of the logs")
     parser.add_argument("--folder", type=Path, help="where logs and outputs go; a temporary folder without it")
+    parser.add_argument("--arrival", type=float, default=MIDDLE, help="rows of the month to which a day is added")
     options = parser.parse_args(arguments)
     sizes = sorted(int(events) for events in options.events)
     found: Found = {}
+    arrivals: dict[int, Arrival] = {}
     with _scratch(options.folder, sizes[-1]) as folder:
         print(f"{'rows':>12} {'job':14} {'s':>7} {'rows/s':>10} {'CPU s':>7} {'peak GB':>8}", flush=True)
         try:
@@ -65,8 +68,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except DifferentOutputError as error:
             print(f"same output: no\n{error}")
             return 1
+        for events in sizes:
+            if events in (MIDDLE, options.arrival):
+                arrivals[events] = arrived(folder, events)
     print()
-    for target in [*speed(found), *memory(found), *steadiness(found)]:
+    for target in [*speed(found), *memory(found), *steadiness(found), *days(found, arrivals)]:
         print(target)
     return 0
 
@@ -108,6 +114,16 @@ def measured(folder: Path, events: int) -> Found:
     for left in folder.iterdir():
         shutil.rmtree(left)
     return found
+
+
+def arrived(folder: Path, events: int) -> Arrival:
+    """A month of about `events` rows in a project of its own, and the day after it, which brings late events of earlier days."""
+    log = folder / "log"
+    generate(log, Shop(events=events * 31 // 30, users=max(events // 50, 1), items=20_000, days=31))
+    arrival = measure_arrival(log, folder / "project")
+    for left in folder.iterdir():
+        shutil.rmtree(left)
+    return arrival
 
 
 def _check_output(folder: Path, polars: Measurement) -> None:
@@ -163,6 +179,20 @@ def steadiness(found: Found) -> Iterator[Target]:
     if {("ours", SMALL), ("ours", LARGE)} <= found.keys():
         ratio = found["ours", LARGE].rows_per_second / found["ours", SMALL].rows_per_second
         yield _at_least(f"rows/s at {_millions(LARGE)} at least 0.9 times those at {_millions(SMALL)}", ratio, 0.9)
+
+
+def days(found: Found, arrivals: dict[int, Arrival]) -> Iterator[Target]:
+    """What a day costs beside its month, and a month of stored and checked days beside the bare job."""
+    for events, one in arrivals.items():
+        said = (
+            f"{one.shares:.2f} ({one.day:.1f} s for {one.touched_days} touched days, a month of days {one.month:.1f} s)"
+        )
+        yield Target(f"{_millions(events)}: one new day at most 3 times its share of the month", said, one.shares <= 3)
+        if ("ours", events) in found:
+            ratio = one.month / found["ours", events].seconds
+            yield _at_most(
+                f"{_millions(events)}: days as one range in Dagster at most 1.2 times the full job", ratio, 1.2
+            )
 
 
 def _at_least(asked: str, ratio: float, bound: float) -> Target:

@@ -15,8 +15,9 @@ import pytest
 from segflow.datasets.generator import generate
 from segflow.datasets.shop import Shop
 from segflow_tests.benchmarks import full_job, polars_job
-from segflow_tests.benchmarks.bench_events import LARGE, MIDDLE, SMALL, Found, memory, speed, steadiness
+from segflow_tests.benchmarks.bench_events import LARGE, MIDDLE, SMALL, Found, days, memory, speed, steadiness
 from segflow_tests.benchmarks.checksums import compare
+from segflow_tests.benchmarks.days_job import Arrival
 from segflow_tests.benchmarks.measure import Measurement, measure
 
 # Bots dense enough to be taken for such, sessions over midnight, and dirt of every kind.
@@ -127,3 +128,8 @@ def test_targets_hold_or_not_by_what_was_measured() -> None:
     good, bad = _found(1.0, 3.5, 0.7), _found(3.5, 1.0, 0.7)
     assert all(target.held for target in [*speed(good), *memory(good), *steadiness(good)])
     assert not any(target.held for target in [*speed(bad), *memory(bad)])
+
+
+def test_a_day_is_compared_with_its_share_of_the_month() -> None:
+    cheap, dear = Arrival(30.0, 3.0, 30, 2), Arrival(30.0, 3.1, 30, 4)
+    assert [target.held for one in (cheap, dear) for target in days({}, {1_000_000: one})] == [True, False]

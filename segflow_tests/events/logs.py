@@ -85,8 +85,7 @@ def numbered(rows: Sequence[Row]) -> list[Row]:
 _events_at = st.tuples(
     moments, _USERS, _SOURCE_SESSIONS, _ITEM_IDS, st.sampled_from(_TYPES), _AMOUNTS, st.sampled_from([0.5, 1.0, 4.0])
 ).map(_event)
-unnumbered = st.lists(_events_at, max_size=30)
-events = unnumbered.map(numbered)
+events = st.lists(_events_at, max_size=30).map(numbered)
 """Clean events, in any order, several at one moment."""
 
 
@@ -94,14 +93,19 @@ events = unnumbered.map(numbered)
 def walks(draw: st.DrawFn, gap: int) -> list[Row]:
     """Events of users whose pauses are just about as long as a session of `gap` minutes, or of the source, endures."""
     exact = [0, gap * _MINUTE, _HALF_DAY]
-    pauses = st.one_of(
-        st.sampled_from([pause + tick for pause in exact for tick in (-1, 0, 1)]), st.integers(0, 13 * 60 * _MINUTE)
+    near = st.sampled_from([pause + tick for pause in exact for tick in (-1, 0, 1)])
+    pauses = st.one_of(near, st.just(gap * _MINUTE), st.just(gap * _MINUTE), st.integers(0, 13 * 60 * _MINUTE))
+    # After one or two pauses of just the gap it is midnight.
+    evenings = st.builds(
+        lambda day, pauses: at(2 * day * _HALF_DAY - pauses * gap * _MINUTE),
+        st.integers(1, DAYS - 1),
+        st.integers(1, 2),
     )
     rows = []
     for _ in range(draw(st.integers(1, 4))):
-        moment, user, session = draw(moments), draw(_USERS), draw(_SOURCE_SESSIONS)
+        moment, user, session = draw(st.one_of(moments, evenings, evenings)), draw(_USERS), draw(_SOURCE_SESSIONS)
         for pause in draw(st.lists(pauses, max_size=9)):
-            rows.append(_event((moment, user, session, draw(_ITEM_IDS), "view", 0.25, 1.0)))
+            rows.append(_event((moment, user, session, draw(_ITEM_IDS), "view", 0.5, 1.0)))
             moment += timedelta(microseconds=max(pause, 0))
             if moment >= at(2 * DAYS * _HALF_DAY):
                 break

@@ -276,11 +276,12 @@ def test_a_pause_of_exactly_the_gap_stays_and_a_microsecond_more_splits(
     assert sessions_of(engine, events, config) == logs.sessions_by_hand(events, config)
 
 
-@given(logs.events, logs.session_settings, st.sets(st.integers(1, DAYS - 1), min_size=1, max_size=2))
+@given(st.data(), logs.session_settings, st.sets(st.integers(1, DAYS - 1), min_size=1, max_size=2))
 @each_log
 def test_days_may_be_computed_in_any_spans(
-    engine: duckdb.DuckDBPyConnection, events: list[Row], config: SessionConfig, cuts: set[int]
+    engine: duckdb.DuckDBPyConnection, data: st.DataObject, config: SessionConfig, cuts: set[int]
 ) -> None:
+    events = data.draw(logs.walks(config.gap_minutes))
     bounds = [FIRST, *(FIRST + cut * DAY for cut in sorted(cuts)), LAST]
     found = [one for first, last in pairwise(bounds) for one in sessions_of(engine, events, config, first, last)]
     assert found == sessions_of(engine, events, config)
@@ -309,23 +310,28 @@ def test_late_rows_need_only_their_own_days(
         assert {day: both[number] for day, both in made.items() if both[number]} == expected
 
 
-@given(logs.events, st.sets(st.integers(0, 29)), logs.unnumbered, logs.session_settings)
+FATES = st.dictionaries(st.integers(0, 9), st.sampled_from(["late", "gone", "corrected"]), min_size=1, max_size=3)
+
+
+@given(st.data(), logs.session_settings, FATES)
 @each_log
 def test_only_days_that_changed_and_neighbours_of_changed_edges_need_new_sessions(
-    engine: duckdb.DuckDBPyConnection, before: list[Row], gone: set[int], late: list[Row], config: SessionConfig
+    engine: duckdb.DuckDBPyConnection, data: st.DataObject, config: SessionConfig, fates: dict[int, str]
 ) -> None:
+    events = data.draw(logs.walks(config.gap_minutes))
+    before = [row for row in events if fates.get(row["source_row"]) != "late"]
     made = by_day(sessions_of(engine, before, config))
     old = clean.edges(engine, config, "events")
-    late = [
-        {**row, "source_row": 30 + row["source_row"], "event_id": f"late {row['event_id']}"}
-        for row in logs.numbered(late[:4])
-    ]
-    lost = {number for number in gone if number % 5 == 0}
-    after = [row for row in before if row["source_row"] not in lost] + late
 
+    corrected = {number for number, fate in fates.items() if fate == "corrected"}
+    after = [
+        {**row, "value": 2.5} if row["source_row"] in corrected else row
+        for row in events
+        if fates.get(row["source_row"]) != "gone"
+    ]
     whole = sessions_of(engine, after, config)
     new = clean.edges(engine, config, "events")
-    touched = {row["day"] for row in late} | {row["day"] for row in before if row["source_row"] in lost}
+    touched = {row["day"] for row in events if row["source_row"] in fates}
     assert {day for day in {*old, *new} if old.get(day) != new.get(day)} <= {str(day) for day in touched}
     again = touched | {
         day + step * DAY
@@ -339,7 +345,7 @@ def test_only_days_that_changed_and_neighbours_of_changed_edges_need_new_session
     assert made == by_day(whole)
 
 
-@given(logs.events, logs.unnumbered, logs.session_settings)
+@given(logs.events, logs.events, logs.session_settings)
 @each_log
 def test_what_no_neighbour_can_see_leaves_the_edges_alone(
     engine: duckdb.DuckDBPyConnection, events: list[Row], more: list[Row], config: SessionConfig
@@ -355,3 +361,26 @@ def test_what_no_neighbour_can_see_leaves_the_edges_alone(
     ]
     fill(engine, tables.EVENTS, events + inner)
     assert clean.edges(engine, config, "events") == edges
+
+
+@pytest.mark.parametrize("session, reach", [(None, timedelta(minutes=30)), ("s", timedelta(hours=12))])
+def test_edges_reach_exactly_as_far_as_sessions(
+    engine: duckdb.DuckDBPyConnection, session: str | None, reach: timedelta
+) -> None:
+    tick = timedelta(microseconds=1)
+    moments = {
+        -reach - tick: "none",
+        -reach: "tail",
+        -tick: "tail",
+        timedelta(0): "head",
+        reach - tick: "head",
+        reach: "none",
+    }
+    for from_midnight, edge in moments.items():
+        ts = START + DAY + from_midnight
+        row = {"day": ts.date(), "user_id": "u", "event_type": "view", "ts": ts, "weight": 1.0, "session_id": session}
+        fill(engine, tables.EVENTS, logs.numbered([{**row, "source_file": "log"}]))
+        (found,) = clean.edges(engine, SessionConfig(gap_minutes=30), "events").values()
+        # The edge on the other side of the day is not looked at.
+        side = "tail" if from_midnight < timedelta(0) else "head"
+        assert (found[side] != "none") == (edge == side), (from_midnight, edge)

@@ -1,24 +1,19 @@
-"""Sessions: by gap, by the source's ids, across midnight, and the same day by day as in one pass."""
+"""Sessions: by gap, by the source's ids, and across midnight."""
 
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import duckdb
-import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from segflow.config import SessionConfig
 from segflow_tests.events.steps import COLUMNS, classified, mapped, sessions, source, write
 
 Rows = list[tuple[str, str, str, str]]
 START = datetime(2024, 1, 10)
-NOON = timedelta(hours=12)
 
 
 def given_events(connection: duckdb.DuckDBPyConnection, folder: Path, rows: Rows) -> None:
@@ -114,79 +109,3 @@ def test_a_session_that_came_over_midnight_is_cut_at_noon(
         START + timedelta(hours=10), START + timedelta(days=1, hours=12), START + timedelta(days=2, hours=12),
     ]  # fmt: skip
     assert sum(one["events"] for one in found) == 52
-
-
-moments = st.lists(
-    st.tuples(
-        st.sampled_from(["u", "v"]),
-        # Minutes from 8 January: mostly close together, so that chains of several days happen.
-        st.one_of(st.integers(0, 6 * 24 * 60), st.integers(0, 6 * 24).map(lambda hour: hour * 60)),
-        st.sampled_from(["", "", "s", "t"]),
-    ),
-    min_size=1,
-    max_size=60,
-)
-
-
-@given(moments, st.sampled_from([1, 30, 240, 720]))
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_every_event_lies_in_one_session_and_days_do_not_matter(
-    connection: duckdb.DuckDBPyConnection, drawn: list[tuple[str, int, str]], gap: int
-) -> None:
-    start = datetime(2024, 1, 8, tzinfo=UTC)
-    rows = [
-        (user, f"i{number}", start + timedelta(minutes=minutes), session or None)
-        for number, (user, minutes, session) in enumerate(drawn)
-    ]
-    fill_events(connection, rows)
-    config = SessionConfig(gap_minutes=gap)
-    found = sessions(connection, config)
-
-    time_of = {item: time for _, item, time, _ in rows}
-    assert sorted(item for one in found for item in one["items"]) == sorted(time_of)
-    identities = [(one["day"], one["user_id"], one["session_id"]) for one in found]
-    assert len(set(identities)) == len(found)
-    own = [one for one in found if "@" in one["session_id"]]
-    for one in own:
-        times = [time_of[item] for item in one["items"]]
-        assert times == sorted(times)
-        assert all(b - a <= timedelta(minutes=gap) for a, b in pairwise(times))
-        assert times[-1] < datetime.combine(one["day"], datetime.min.time(), UTC) + timedelta(days=1) + NOON
-    for before, after in pairwise(own):
-        if before["user_id"] == after["user_id"]:
-            cut = after["start"].astimezone(UTC).hour >= 12 and before["start"] < midnight(after["start"])
-            assert after["start"] - before["end"] > timedelta(minutes=gap) or cut
-
-    day_by_day = []
-    connection.execute("CREATE OR REPLACE TEMP TABLE all_events AS SELECT * FROM events")
-    for number in range(7):
-        day = date(2024, 1, 8) + timedelta(days=number)
-        connection.execute(
-            "CREATE OR REPLACE TEMP TABLE events AS SELECT * FROM all_events "
-            f"WHERE ts::DATE BETWEEN DATE '{day}' - 1 AND DATE '{day}' + 1"
-        )
-        day_by_day += sessions(connection, config, day, day + timedelta(days=1))
-    assert sorted(day_by_day, key=str) == sorted(found, key=str)
-
-
-def midnight(moment: datetime) -> datetime:
-    return moment.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-
-
-def fill_events(connection: duckdb.DuckDBPyConnection, rows: list[tuple[str, str, datetime, str | None]]) -> None:
-    """The tables events and items, without the way through files."""
-    users, items, times, ids = zip(*rows, strict=True)
-    drawn = pa.table(
-        {
-            "user_id": users,
-            "item_id": items,
-            "ts": pa.array(times, pa.timestamp("us", tz="UTC")),
-            "session_id": pa.array(ids, pa.string()),
-        }
-    )
-    connection.register("drawn", drawn)
-    connection.execute(
-        "CREATE OR REPLACE TEMP TABLE events AS SELECT *, 'view' AS event_type, 1.0::DOUBLE AS value, 1.0::DOUBLE AS weight, "
-        "'log' AS source_file, item_id[2:]::BIGINT AS source_row FROM drawn"
-    )
-    connection.execute("CREATE OR REPLACE TEMP TABLE items AS SELECT ''::VARCHAR AS item_id, ''::VARCHAR AS title")

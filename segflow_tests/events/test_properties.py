@@ -363,7 +363,7 @@ def test_what_no_neighbour_can_see_leaves_the_edges_alone(
     assert clean.edges(engine, config, "events") == edges
 
 
-@pytest.mark.parametrize("session, reach", [(None, timedelta(minutes=30)), ("s", timedelta(hours=12))])
+@pytest.mark.parametrize(("session", "reach"), [(None, timedelta(minutes=30)), ("s", timedelta(hours=12))])
 def test_edges_reach_exactly_as_far_as_sessions(
     engine: duckdb.DuckDBPyConnection, session: str | None, reach: timedelta
 ) -> None:

@@ -85,11 +85,22 @@ class Storage:
         return f"{self.root}/{table.name}"
 
     def open(self, table: Table, version: int | None = None) -> DeltaTable | None:
-        """The table at `version` (default: the newest), or None if it was never written."""
+        """The table at `version` (default: the newest), or None if it was never written.
+
+        Raises UserError when it was made with other columns, by another version of segflow.
+        """
         try:
-            return DeltaTable(self.uri(table), version=version, storage_options=self.options or None)
+            opened = DeltaTable(self.uri(table), version=version, storage_options=self.options or None)
         except TableNotFoundError:
             return None
+        stored = {field.name for field in opened.schema().fields}
+        if stored != set(table.column_names):
+            differ = ", ".join(sorted(stored ^ set(table.column_names)))
+            raise UserError(
+                f"{self.uri(table)}: was made by another version of segflow (columns that differ: {differ}); "
+                "move storage.root aside and run `segflow run --force`, which makes every table again"
+            )
+        return opened
 
     def version(self, table: Table) -> int | None:
         """The newest version, or None if the table was never written."""

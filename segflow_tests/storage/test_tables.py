@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -13,6 +14,7 @@ from segflow.config import ComputeConfig
 from segflow.errors import UserError
 from segflow.storage import Storage, ViolationsError, connect
 from segflow.storage.tables import check_key
+from segflow.tables import Column
 from segflow_tests.storage.samples import MODELS, NAMES, VISITS, day, numbers, start, visits
 
 Connection = duckdb.DuckDBPyConnection
@@ -253,3 +255,10 @@ def test_processes_write_their_own_partitions_at_once(connection: Connection, tm
     for folder in "abcd":
         turn = max(number for number, one in enumerate(folders) if one == folder)
         assert numbers(connection, Storage(str(tmp_path / folder))) == {day(one): [turn] * 3 for one in own_days}
+
+
+def test_a_table_with_other_columns_says_what_to_do(connection: Connection, storage: Storage) -> None:
+    storage.write(connection, VISITS, visits(1), [(day(1),)])
+    grown = replace(VISITS, columns=[*VISITS.columns, Column("weight", "DOUBLE", "weight")])
+    with pytest.raises(UserError, match=r"columns that differ: weight\); move storage.root aside .*--force"):
+        storage.view(connection, grown)

@@ -19,7 +19,7 @@ from segflow.errors import UserError
 from segflow.events.days import Days, spans
 from segflow.events.mapping import mapped_events, with_day
 from segflow.events.source import SourceFile, drift, files, fingerprint
-from segflow.sql import literal, load
+from segflow.sql import literal, load, render
 from segflow.tables import RAW_EVENTS
 
 KNOWN = "known_files"
@@ -56,13 +56,9 @@ def files_query(connection: duckdb.DuckDBPyConnection, config: Config, version: 
     kept = f"file NOT IN (SELECT unnest({literal(looked_into)}))"
     if source.events.missing_files == "drop":
         kept += f" AND file IN (SELECT unnest({literal(sorted(_present(config)))}))"
-    return (
-        load("events/files.sql")
-        .replace("kept_files", f"(SELECT * FROM {KNOWN} WHERE {kept})")
-        .replace("mapped_rows", f"({rows})")
-        .replace("'mapping version'", literal(version))
-        .replace("'first day'", literal(config.calendar.start))
-    )
+    connection.execute(f"CREATE OR REPLACE TEMP VIEW kept_files AS SELECT * FROM {KNOWN} WHERE {kept}")
+    connection.execute(f"CREATE OR REPLACE TEMP VIEW mapped_rows AS {rows}")
+    return render("events/files.sql", version=version, first_day=config.calendar.start)
 
 
 def raw_query(

@@ -127,6 +127,19 @@ def test_a_corrected_file_touches_the_days_whose_rows_changed(project: Project, 
     assert_like_from_scratch(project, tmp_path / "scratch")
 
 
+def test_a_file_that_changes_to_and_fro_is_followed_each_time(project: Project) -> None:
+    names = ("mapped_rows.csv", "kept_files.csv")  # names that the statements use, too
+    for name in names:
+        _file(project.folder, name, HEADER)
+    counts = []
+    for rows in (1, 2, 1, 2):
+        _file(project.folder, names[0], HEADER + "newcomer,p001,view,2024-01-09 12:00:00,5.00\n" * rows)
+        assert follow(project)["raw_events"] == {"2024-01-09"}
+        own = project.read(tables.RAW_EVENTS, {"day": date(2024, 1, 9)}).to_pandas()
+        counts.append(int((own["user_id"] == "newcomer").sum()))
+    assert counts == [1, 2, 1, 2]
+
+
 def test_rows_of_a_file_that_was_rotated_away_are_kept(project: Project) -> None:
     rows = project.read(tables.RAW_EVENTS, {"day": date(2024, 1, 9)}).num_rows
     (project.folder / "log" / "2024-01-09.csv").unlink()

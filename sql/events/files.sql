@@ -17,7 +17,7 @@ WITH looked_at AS (
 ),
 placed AS (
     -- A row without a usable date lies with the last day of its file, so that it touches no other day than its file does.
-    SELECT file, coalesce(day, max(day) OVER (PARTITION BY file), 'first day'::DATE) AS day, rows, digest FROM looked_at
+    SELECT file, coalesce(day, max(day) OVER (PARTITION BY file), {{first_day}}) AS day, rows, digest FROM looked_at
 ),
 gathered AS (
     SELECT file, day, sum(rows)::BIGINT AS rows, md5(string_agg(digest ORDER BY digest)) AS digest
@@ -32,11 +32,11 @@ SELECT
     coalesce(size, 0) AS size,
     coalesce(modified, 0) AS modified,
     drift,
-    'mapping version' AS mapping
+    {{version}} AS mapping
 FROM gathered
 LEFT JOIN changed_files USING (file)
 UNION ALL BY NAME
 -- An empty file is remembered too, or it would be opened again and again.
-SELECT file, 'first day'::DATE AS day, 0 AS rows, 'empty' AS digest, size, modified, drift, 'mapping version' AS mapping
+SELECT file, {{first_day}} AS day, 0 AS rows, 'empty' AS digest, size, modified, drift, {{version}} AS mapping
 FROM changed_files
 WHERE file NOT IN (SELECT file FROM looked_at)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
@@ -44,12 +45,10 @@ def late_files(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest | 
         yield from _look(provenance.inputs(PLANS["source_files"], ""))
         return
     if arrived := _arrived(provenance):
-        yield from _requests(jobs.ARRIVED_DAYS, arrived, [provenance.inputs(PLANS[_RAW], day) for day in arrived])
+        yield from _requests(jobs.ARRIVED_DAYS, arrived, provenance, _RAW)
         return
     if reached := _reached(provenance):
-        yield from _requests(
-            jobs.REACHED_SESSIONS, reached, [provenance.inputs(PLANS[_SESSIONS], day) for day in reached]
-        )
+        yield from _requests(jobs.REACHED_SESSIONS, reached, provenance, _SESSIONS)
         return
     yield dg.SkipReason("no file is new or changed")
 
@@ -58,7 +57,9 @@ def _arrived(provenance: Provenance) -> list[str]:
     """Days whose source rows are not those that they were made of. Changed code is no arrival: that is for people to run."""
     made, code = provenance.made(_RAW), PLANS[_RAW].code_version
     listed = provenance.made("source_files")[""].aspects
-    followed = [day for day in sorted({*listed, *made}) if day not in made or made[day].code == code]
+    # Rows of tomorrow, by clocks that are ahead, wait for their partition.
+    days = {str(day) for day in CONFIG.calendar.days()} & {*listed, *made}
+    followed = [day for day in sorted(days) if day not in made or made[day].code == code]
     return provenance.stale(PLANS[_RAW], followed)
 
 
@@ -83,14 +84,19 @@ def _look(digest: str) -> Iterator[dg.RunRequest | dg.SkipReason]:
 
 
 def _requests(
-    job: dg.UnresolvedAssetJobDefinition, days: Sequence[str], digests: Sequence[str]
+    job: dg.UnresolvedAssetJobDefinition, days: Sequence[str], provenance: Provenance, asset: str
 ) -> Iterator[dg.RunRequest]:
-    """One run for each stretch of days. The run key holds what the days would be made of: the same is never asked twice."""
-    digest = dict(zip(days, digests, strict=True))
-    calendar = CONFIG.calendar
-    every = [str(day) for day in calendar.days()]
-    for part in stretches(every, set(days)):
-        key = f"{job.name}-{part[0]}-{len(part)}-{'-'.join(digest[day][:6] for day in part[:5])}-{digest[part[-1]]}"
+    """One run for each stretch of days.
+
+    The run key holds what the days are and what they would be made of: the same is not asked twice, but a file that changes
+    to and fro is followed each time.
+    """
+    made = provenance.made(asset)
+    for part in stretches([str(day) for day in CONFIG.calendar.days()], set(days)):
+        states = [
+            f"{day}:{made[day].order if day in made else 0}:{provenance.inputs(PLANS[asset], day)}" for day in part
+        ]
+        key = f"{job.name}-{part[0]}-{hashlib.sha256('|'.join(states).encode()).hexdigest()[:16]}"
         if len(part) == 1:
             yield dg.RunRequest(run_key=key, job_name=job.name, partition_key=part[0])
         else:

@@ -57,8 +57,8 @@ def test_an_identifier_is_one_name(name: str) -> None:
 
 
 def test_every_placeholder_needs_a_value() -> None:
-    with pytest.raises(KeyError, match="gap_us"):
-        sql.render("events/ordered.sql", first_us=1, last_us=2, use_source_ids=True)
+    with pytest.raises(KeyError, match="end"):
+        sql.render("events/session_events.sql", start=None, use_source_ids=True)
 
 
 def test_statements_are_found_and_say_what_they_do() -> None:
@@ -69,5 +69,5 @@ def test_statements_are_found_and_say_what_they_do() -> None:
 
 
 def test_rendering_leaves_no_placeholder() -> None:
-    rendered = sql.render("events/ordered.sql", first_us=1, last_us=2, use_source_ids=True, gap_us=1)
+    rendered = sql.render("events/session_events.sql", start=None, end=None, use_source_ids=True)
     assert not re.search(r"\{\{|\}\}", rendered)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date
 
 import duckdb
@@ -26,9 +26,7 @@ KNOWN = "known_files"
 """The view of the table as it was, which `files_query` reads."""
 STORED = "stored_raw_events"
 """The view of the raw rows as they were, which `raw_query` reads."""
-
-# Where rows without a usable date lie; `events/files.sql` says the same.
-_HOMES = "SELECT file AS homes_file, max(day) AS home FROM source_files GROUP BY file"
+_STRAGGLERS = "stragglers"
 
 
 def files_query(connection: duckdb.DuckDBPyConnection, config: Config, version: str) -> str:
@@ -64,18 +62,19 @@ def files_query(connection: duckdb.DuckDBPyConnection, config: Config, version: 
 def raw_query(
     connection: duckdb.DuckDBPyConnection, config: Config, first: date, last: date, only: set[str] | None
 ) -> str:
-    """The query of the raw rows of [first, last), from the files named in `only`, or from all.
+    """The query of the raw rows of [first, last), from the files named in `only`, or from all, and from the stragglers.
 
-    Reads the views source_files and, for files that are gone, STORED.
+    Reads the view source_files, the table that `reading_plan` made and, for files that are gone, STORED.
     """
     held = connection.execute(
         "SELECT DISTINCT file FROM source_files WHERE day >= $1 AND day < $2", [first, last]
     ).fetchall()
     present = _present(config)
     gone = sorted({file for (file,) in held} - present)
+    inside = f"day >= {literal(first)} AND day < {literal(last)}"
     chosen = None if only is None else only & present
-    rows = _mapped(connection, config, chosen, "home")
-    query = f"SELECT * EXCLUDE (home, homes_file) FROM ({rows}) WHERE day >= {literal(first)} AND day < {literal(last)}"
+    rows = _mapped(connection, config, chosen, _home(connection, chosen))
+    query = f"SELECT * FROM ({rows}) WHERE {inside} UNION ALL BY NAME SELECT * FROM {_STRAGGLERS} WHERE {inside}"
     if gone:
         query += f" UNION ALL BY NAME SELECT * FROM {STORED} WHERE source_file IN (SELECT unnest({literal(gone)}))"
     return query
@@ -83,29 +82,44 @@ def raw_query(
 
 def reading_plan(
     connection: duckdb.DuckDBPyConnection, config: Config, first: date, last: date
-) -> Iterator[tuple[Days, set[str] | None]]:
-    """Spans of the days [first, last), each with the names of the files that hold rows of it; None for all files.
+) -> list[tuple[Days, set[str] | None]]:
+    """Spans of the days [first, last), each with the names of the files to read for it; None for all files.
 
-    Reads the view source_files. Files that lie in many spans would be read as many times: then there is one span.
+    Each file is read with the span that holds its last day. Its rows of earlier spans are put aside, in a table that
+    `raw_query` reads: these stragglers are few, and finding them takes a look at times only.
 
-    Raises UserError when the files were never looked into.
+    Reads the view source_files. Raises UserError when the files were never looked into.
     """
     found = connection.execute("SELECT day, file, rows FROM source_files").fetchall()
     if not found:
         raise UserError("source_files: nothing is known of the source's files; materialize source_files first")
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE {_STRAGGLERS} AS {_no_rows()}")
     if config.source.events.sql is not None:
-        yield (first, last), None
-        return
-    inside = [(day, file, rows) for day, file, rows in found if first <= day < last]
+        return [((first, last), None)]
+    homes: dict[str, date] = {}
     rows_of_day: dict[date, int] = defaultdict(int)
-    for day, _, rows in inside:
+    for day, file, rows in found:
+        homes[file] = max(day, homes.get(file, day))
         rows_of_day[day] += rows
-    parts = spans(rows_of_day, first, last, config.compute.rows_at_once)
-    plan = [(part, {file for day, file, _ in inside if part[0] <= day < part[1]}) for part in parts]
-    every = {file for _, file, _ in inside}
-    if sum(len(names) for _, names in plan) > 2 * len(every) + 1:
-        plan = [((first, last), every)]
-    yield from plan
+    parts = list(spans(rows_of_day, first, last, config.compute.rows_at_once))
+    plan: list[tuple[Days, set[str]]] = [
+        (part, {file for file, home in homes.items() if part[0] <= home < part[1]}) for part in parts
+    ]
+    starts_at = {name: part[0] for part, names in plan for name in names}
+    astray: dict[date, set[str]] = defaultdict(set)
+    for day, file, _ in found:
+        home = starts_at.get(file, last)
+        if first <= day < home:
+            astray[home].add(file)
+    queries = []
+    for home, names in sorted(astray.items()):
+        rows = _mapped(connection, config, names & _present(config), "NULL")
+        # Comparing times themselves lets the reader skip all other columns of nearly every row.
+        early = f"ts >= {literal(first)}::TIMESTAMPTZ AND ts < {literal(home)}::TIMESTAMPTZ"
+        queries.append(f"SELECT * FROM ({rows}) WHERE {early} AND day IS NOT NULL")
+    if queries:
+        connection.execute(f"INSERT INTO {_STRAGGLERS} BY NAME {' UNION ALL BY NAME '.join(queries)}")
+    return list(plan)
 
 
 def day_digests(rows: Iterable[tuple[str, str, str]]) -> dict[str, str]:
@@ -127,10 +141,18 @@ def drift_report(connection: duckdb.DuckDBPyConnection, view: str, most: int = 2
 def _mapped(connection: duckdb.DuckDBPyConnection, config: Config, only: set[str] | None, undated: str) -> str:
     """The rows of the chosen files, with their day. A file may lack a column whose values are filled in by rule."""
     required = ["user_id", "ts", *(["event_type"] if config.cleaning.impute.event_type is None else [])]
-    rows = mapped_events(connection, config.source, only, required)
-    if undated == "home":
-        rows = f"SELECT * FROM ({rows}) LEFT JOIN ({_HOMES}) ON homes_file = source_file"
-    return with_day(rows, config.calendar, undated)
+    return with_day(mapped_events(connection, config.source, only, required), config.calendar, undated)
+
+
+def _home(connection: duckdb.DuckDBPyConnection, only: set[str] | None) -> str:
+    """Where a row without a usable date lies: with the last day of its file, as `events/files.sql` says too.
+
+    An expression, so that only those few rows are looked up.
+    """
+    found = connection.execute("SELECT file, max(day) FROM source_files GROUP BY file ORDER BY file").fetchall()
+    homes = {file: day for file, day in found if only is None or file in only}
+    days = ", ".join(literal(day) for day in homes.values())
+    return f"MAP({literal(list(homes))}, [{days}]::DATE[])[source_file]"
 
 
 def _present(config: Config) -> set[str]:

@@ -1,4 +1,4 @@
-"""Cleaning and sessions: the statements under `sql/events/`, run in their order with the settings filled in.
+"""Cleaning: the statements under `sql/events/`, run in their order with the settings filled in.
 
 Each statement reads views and temporary tables that the one before left on the connection; what is written where is the
 caller's business. Nothing here holds rows in Python.
@@ -9,53 +9,44 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
 
 import duckdb
 
 from segflow.config import CleaningConfig, SessionConfig
-from segflow.errors import UserError
 from segflow.sql import load, render
 
-CLEANING = ("judged", "duplicates", "bots", "rejected", "events", "quarantined", "row_account")
-SESSIONS = (
-    "user_codes",
-    "file_codes",
-    "item_codes",
-    "type_codes",
-    "names",
-    "ordered",
-    "linked",
-    "gathered",
-    "sessions",
+CLEANING = (
+    "flaw",
+    "fingerprint",
+    "alike",
+    "duplicates",
+    "suspects",
+    "bots",
+    "rejected",
+    "events",
+    "row_account",
 )
 """The statements under `sql/events/`, in the order in which they run."""
 
-QUARANTINED_QUERY = load("events/quarantined.sql")
-_MOST_TYPES = 256
-_MOST_ITEMS = 2**24 - 1
-
 
 def judge(connection: duckdb.DuckDBPyConnection, cleaning: CleaningConfig) -> None:
-    """Make the table `rejected` of raw rows that are no events. Reads the views raw_events and items."""
+    """Make the table `rejected` of raw rows that are no events, with the reason. Reads the views raw_events and items."""
     bots, impute = cleaning.bots, cleaning.impute
     never = 2**62
-    judged = render("events/judged.sql", default_type=impute.event_type)
-    connection.execute(f"CREATE OR REPLACE TEMP VIEW judged AS {judged}")
+    _macro(connection, "flaw", render("events/flaw.sql", default_type=impute.event_type))
+    _macro(connection, "fingerprint", load("events/fingerprint.sql"))
+    _table(connection, "alike", load("events/alike.sql"))
     _table(connection, "duplicates", load("events/duplicates.sql"))
-    _table(
-        connection,
-        "bots",
-        render(
-            "events/bots.sql",
-            enabled=bots.enabled,
-            events_per_day=bots.events_per_day or never,
-            events_per_minute=bots.events_per_minute or never,
-            clockwork_events=bots.clockwork_events or never,
-            clockwork_share=bots.clockwork_share,
-            user_pattern=bots.user_pattern,
-        ),
-    )
+    limits = {
+        "enabled": bots.enabled,
+        "events_per_day": bots.events_per_day or never,
+        "events_per_minute": bots.events_per_minute or never,
+        "clockwork_events": bots.clockwork_events or never,
+        "clockwork_share": bots.clockwork_share,
+        "user_pattern": bots.user_pattern,
+    }
+    _table(connection, "suspects", render("events/suspects.sql", **limits))
+    _table(connection, "bots", render("events/bots.sql", **limits))
     _table(
         connection,
         "rejected",
@@ -86,34 +77,6 @@ def events_query(cleaning: CleaningConfig) -> str:
     )
 
 
-def sessions_query(connection: duckdb.DuckDBPyConnection, sessions: SessionConfig, first: date, last: date) -> str:
-    """The query of the sessions that start in [first, last).
-
-    Reads the views events (one day more on both sides) and items, and leaves the temporary tables that the query reads.
-
-    Raises UserError for more event types or items than one pass can number.
-    """
-    for name in ("user_codes", "file_codes", "item_codes", "type_codes"):
-        _table(connection, name, load(f"events/{name}.sql"))
-    _table(connection, "names", load("events/names.sql"))
-    counted = connection.execute("SELECT len(type_names), len(item_names) FROM names").fetchone()
-    assert counted is not None
-    if counted[0] > _MOST_TYPES or counted[1] > _MOST_ITEMS:
-        raise UserError(
-            f"events from {first} to {last}: {counted[0]} event types and {counted[1]} items, more than {_MOST_TYPES} and "
-            f"{_MOST_ITEMS}; correct `event_type` and `item_id` in source.events.columns"
-        )
-    span = {"first_us": _since_year_1(first), "last_us": _since_year_1(last)}
-    gap = sessions.gap_minutes * 60_000_000
-    ordered = render("events/ordered.sql", use_source_ids=sessions.use_source_ids, gap_us=gap, **span)
-    _table(connection, "ordered", ordered)
-    _table(connection, "linked", render("events/linked.sql", gap_us=gap))
-    connection.execute("DROP TABLE ordered")
-    _table(connection, "gathered", render("events/gathered.sql", **span))
-    connection.execute("DROP TABLE linked")
-    return load("events/sessions.sql")
-
-
 def edges(connection: duckdb.DuckDBPyConnection, sessions: SessionConfig, events: str) -> dict[str, dict[str, str]]:
     """Day -> digests of the `tail` and `head` of the table `events`: all that sessions of the days beside it can see of it."""
     statement = render(
@@ -123,9 +86,8 @@ def edges(connection: duckdb.DuckDBPyConnection, sessions: SessionConfig, events
     return {day.isoformat(): {"tail": tail, "head": head} for day, tail, head in rows}
 
 
-def _since_year_1(day: date) -> int:
-    """The start of a day in microseconds since the year 1."""
-    return (day.toordinal() - 1) * 86_400_000_000
+def _macro(connection: duckdb.DuckDBPyConnection, name: str, expression: str) -> None:
+    connection.execute(f"CREATE OR REPLACE TEMP MACRO {name}(raw) AS {expression}")
 
 
 def _table(connection: duckdb.DuckDBPyConnection, name: str, query: str) -> None:

@@ -176,7 +176,11 @@ def _text(mapped: str | list[str] | None, types: Mapping[str, str]) -> str:
     if isinstance(mapped, list):
         return "(" + " || '-' || ".join(_text(one, types) for one in mapped) + ")"
     text = text_of(mapped, types[mapped])
-    return f"NULLIF(trim({text}), '')" if types[mapped] == "VARCHAR" else text
+    if types[mapped] != "VARCHAR":
+        return text
+    # Looking at both ends is cheap; trimming makes a new text of each.
+    untidy = f"{text} = '' OR starts_with({text}, ' ') OR ends_with({text}, ' ')"
+    return f"CASE WHEN {untidy} THEN NULLIF(trim({text}), '') ELSE {text} END"
 
 
 def _number(field: str, column: str, types: Mapping[str, str]) -> tuple[str, str | None]:

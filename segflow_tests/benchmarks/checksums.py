@@ -13,7 +13,7 @@ from segflow.sql import identifier, literal
 _SESSION = (
     'day::VARCHAR, session_id, user_id, epoch_us(start), epoch_us("end"), round(duration * 1e6)::BIGINT, events::BIGINT, '
     "{types}, distinct_items::BIGINT, round(value * 1e6)::BIGINT, round(weight * 1e6)::BIGINT, items, event_types, "
-    "[round(gap * 1e6)::BIGINT FOR gap IN gaps], text"
+    "[round(gap * 1e3)::BIGINT FOR gap IN gaps], text"
 )
 _QUARANTINED = (
     "day::VARCHAR, event_id, user_id, item_id, event_type::VARCHAR, epoch_us(ts), round(value * 1e6)::BIGINT, "

@@ -69,13 +69,27 @@ def _read(files: list[Path], start: date, end: date) -> pl.DataFrame:
             "ts",
             pl.when(value.is_finite()).then(value).alias("value"),
             pl.when(value.is_infinite()).then(pl.lit("value=") + value.cast(pl.String)).alias("unparsed"),
-            pl.when((moment >= start) & (moment < end)).then(moment.dt.date()).otherwise(pl.lit(start)).alias("day"),
+            pl.when((moment >= start) & (moment < end)).then(moment.dt.date()).alias("day"),
         )
         .collect()
     )
     return rows.with_columns(
-        _tidied(rows["user_id"]), _tidied(rows["item_id"]), _tidied(rows["event_type"], lower=True)
+        _at_home(rows["day"], files),
+        _tidied(rows["user_id"]),
+        _tidied(rows["item_id"]),
+        _tidied(rows["event_type"], lower=True),
     )
+
+
+def _at_home(days: pl.Series, files: list[Path]) -> pl.Series:
+    """`days` with the last day of its file for each row that has none."""
+    parts, before = [], 0
+    for file in files:
+        rows = pq.read_metadata(file).num_rows
+        part = days[before : before + rows]
+        parts.append(part.fill_null(part.max()))
+        before += rows
+    return pl.concat(parts, rechunk=True)
 
 
 def _tidied(ids: pl.Series, lower: bool = False) -> pl.Series:
@@ -220,7 +234,7 @@ def _ordered(events: pl.DataFrame, start: date, end: date) -> pl.DataFrame:
         "item_id",
         "event_type",
         pl.col("value").fill_null(0.0),
-        pl.when(begins).then(0.0).otherwise(seconds).alias("gap"),
+        pl.when(begins).then(0.0).otherwise(seconds).cast(pl.Float32).alias("gap"),
         begins.cum_sum().set_sorted().alias("session"),
     )
 

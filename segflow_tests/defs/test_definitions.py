@@ -113,7 +113,7 @@ def test_the_code_version_follows_settings_code_and_schema() -> None:
     assert version(CONFIG.model_copy(update={"compute": compute})) == version()
     others = {
         version(CONFIG.model_copy(update={"cleaning": cleaning})),
-        version(code=("events/clean.py", "events/sessions.sql")),
+        version(code=("events/clean.py", "events/flaw.sql")),
         version(table=tables.SESSIONS),
     }
     assert len(others | {version()}) == 4

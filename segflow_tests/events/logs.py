@@ -12,6 +12,7 @@ from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 from hypothesis import strategies as st
 
 from segflow.config import BotConfig, CalendarConfig, CleaningConfig, ImputeConfig, SessionConfig
@@ -260,6 +261,6 @@ def _session(user: str, source: str | None, own: Sequence[Row]) -> Row:
         "weight": sum(row["weight"] for row in own),
         "items": items,
         "event_types": [row["event_type"] for row in own],
-        "gaps": [0.0, *((after - before).total_seconds() for before, after in pairwise(times))],
+        "gaps": [0.0, *(float(np.float32((after - before).total_seconds())) for before, after in pairwise(times))],
         "text": "; ".join(named) or None,
     }

@@ -10,6 +10,7 @@ import duckdb
 
 from segflow.config import CalendarConfig, CleaningConfig, EventSource, Input, ItemSource, SessionConfig, SourceConfig
 from segflow.events import catalogue, clean, mapping
+from segflow.events.sessions import sessions as made
 
 CALENDAR = CalendarConfig(start=date(2024, 1, 1), end=date(2024, 4, 1))
 COLUMNS: dict[str, str | list[str]] = {"user_id": "user", "item_id": "item", "event_type": "type", "ts": "time"}
@@ -56,7 +57,7 @@ def classified(
     """Make the tables rejected, events and quarantined_events; return the reason of each raw row in source order."""
     clean.judge(connection, cleaning or CleaningConfig())
     connection.execute(f"CREATE OR REPLACE TEMP TABLE events AS {clean.events_query(cleaning or CleaningConfig())}")
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE quarantined_events AS {clean.QUARANTINED_QUERY}")
+    connection.execute("CREATE OR REPLACE TEMP TABLE quarantined_events AS FROM rejected")
     query = "SELECT reason FROM raw_events LEFT JOIN rejected USING (source_file, source_row) ORDER BY source_file, source_row"
     return [row["reason"] for row in records(connection, query)]
 
@@ -68,5 +69,5 @@ def sessions(
     last: date = date(2024, 4, 1),
 ) -> list[dict[str, Any]]:
     """The sessions of `events` and `items` that start in [first, last)."""
-    query = clean.sessions_query(connection, config or SessionConfig(), first, last)
-    return records(connection, f"SELECT * FROM ({query}) ORDER BY day, user_id, start, session_id")
+    connection.register("made_sessions", made(connection, config or SessionConfig(), first, last))
+    return records(connection, "FROM made_sessions ORDER BY day, user_id, start, session_id")

@@ -125,7 +125,7 @@ def test_the_account_of_a_dirty_log_is_exact(connection: duckdb.DuckDBPyConnecti
     assert account.duplicates == dirty_log.dirt["duplicate"]
     assert account.quarantined == sum(dirty_log.dirt.values()) - account.duplicates
     assert account.days == (dirty_log.end - dirty_log.start).days
-    kept = records(connection, clean.QUARANTINED_QUERY)
+    kept = records(connection, "FROM rejected")
     assert sorted((row["source_file"], row["source_row"]) for row in kept) == [
         ("events.csv", row) for row in range(dirty_log.rows, len(raw))
     ]

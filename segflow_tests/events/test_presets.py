@@ -35,7 +35,7 @@ def classify(connection: duckdb.DuckDBPyConnection, config: Config) -> None:
     connection.execute(f"CREATE TEMP TABLE items AS {catalogue.items_query(connection, config.source)}")
     clean.judge(connection, config.cleaning)
     connection.execute(f"CREATE TEMP TABLE events AS {clean.events_query(config.cleaning)}")
-    connection.execute(f"CREATE TEMP TABLE quarantined_events AS {clean.QUARANTINED_QUERY}")
+    connection.execute("CREATE TEMP TABLE quarantined_events AS FROM rejected")
 
 
 def expected(config: Config, item: str) -> Counter[str]:

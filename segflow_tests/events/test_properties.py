@@ -66,7 +66,7 @@ def cleaned(engine: duckdb.DuckDBPyConnection, cleaning: CleaningConfig) -> tupl
     """Make the tables events and quarantined_events of raw_events; return both, in source order."""
     clean.judge(engine, cleaning)
     engine.execute(f"CREATE OR REPLACE TEMP TABLE events AS {clean.events_query(cleaning)}")
-    engine.execute(f"CREATE OR REPLACE TEMP TABLE quarantined_events AS {clean.QUARANTINED_QUERY}")
+    engine.execute("CREATE OR REPLACE TEMP TABLE quarantined_events AS FROM rejected")
     kept, refused = (
         steps.records(engine, f"FROM {name} ORDER BY source_file, source_row")
         for name in ("events", "quarantined_events")

@@ -1,23 +1,11 @@
--- bots: users that acted like a machine on a day, with the reason.  Views: raw_events, judged, duplicates.
+-- bots: users that acted like a machine on a day, with the reason.  Views: suspects, duplicates.
 -- Placeholders are `cleaning.bots`; a limit that is NULL is off.
-WITH suspects AS (
-    -- Counting is cheap and acquits nearly everyone; only heavy days, and names that match, are looked at closely.
-    SELECT day, user_id
-    FROM raw_events
-    WHERE {{enabled}} AND user_id IS NOT NULL
-    GROUP BY day, user_id
-    HAVING count(*) > {{events_per_day}}
-        OR count(*) > {{events_per_minute}}
-        OR count(*) >= {{clockwork_events}}
-        OR regexp_matches(user_id, {{user_pattern}})
-),
-theirs AS (
+WITH theirs AS (
     -- A delivery that is repeated does not make a bot of a person.
     SELECT day, user_id, epoch_us(ts) AS moment
-    FROM judged AS raw
-    SEMI JOIN suspects USING (day, user_id)
+    FROM suspects
     ANTI JOIN duplicates USING (source_file, source_row)
-    WHERE flaw IS NULL
+    WHERE flaw(suspects) IS NULL
 ),
 daily AS (
     SELECT day, user_id, count(*) AS events FROM theirs GROUP BY day, user_id

@@ -1,5 +1,5 @@
--- rejected: where the rows stand that are no events, each with the first reason that applies. They are few; all that follows
--- looks only at their places.  Views: judged, duplicates, bots, items.  Placeholders are cleaning settings.
+-- rejected: the raw rows that are no events, each with the first reason that applies. They are few; what are events is all else.
+-- Views: raw_events, alike, duplicates, bots, items.  Placeholders are cleaning settings.
 WITH catalogue AS (
     SELECT item_id, list_contains({{exclude_categories}}, category[1]) AS excluded
     FROM items
@@ -7,10 +7,9 @@ WITH catalogue AS (
 ),
 found AS (
     SELECT
-        source_file,
-        source_row,
+        raw.*,
         CASE
-            WHEN flaw IS NOT NULL THEN flaw
+            WHEN flaw(raw) IS NOT NULL THEN flaw(raw)
             WHEN {{require_known_item}} AND catalogue.item_id IS NULL THEN 'unknown_item'
             WHEN catalogue.excluded THEN 'excluded_item'
             WHEN {{require_known_type}} AND NOT list_contains({{known_types}}, coalesce(event_type, {{default_type}}))
@@ -18,12 +17,11 @@ found AS (
             WHEN {{require_quantity}} AND quantity <= 0 THEN 'non_positive_quantity'
             WHEN {{require_value}} AND value <= 0 THEN 'non_positive_value'
             ELSE bots.reason
-        END AS verdict
-    FROM judged AS raw
+        END AS reason
+    FROM raw_events AS raw
     LEFT JOIN catalogue ON catalogue.item_id = raw.item_id
     LEFT JOIN bots ON bots.day = raw.day AND bots.user_id = raw.user_id
-    WHERE verdict IS NOT NULL
 )
-SELECT source_file, source_row, verdict AS reason FROM found ANTI JOIN duplicates USING (source_file, source_row)
+SELECT * FROM found ANTI JOIN duplicates USING (source_file, source_row) WHERE reason IS NOT NULL
 UNION ALL
-SELECT source_file, source_row, 'duplicate' FROM duplicates
+SELECT alike.*, 'duplicate' FROM alike SEMI JOIN duplicates USING (source_file, source_row)

@@ -10,6 +10,7 @@ from segflow.defs.materializes import materializes
 from segflow.defs.partitions import CONFIG, DAILY, NEIGHBOUR_DAYS, ROWS_OF_DAY, SAME_DAY, SNAPSHOT
 from segflow.defs.step import Step
 from segflow.events import arrivals, catalogue, clean, mapping, source
+from segflow.events.sessions import STATEMENTS, sessions_of_spans
 from segflow.sql import load
 
 GROUP = "events"
@@ -150,7 +151,7 @@ def events(step: Step) -> None:
         step.view(tables.RAW_EVENTS, days=part)
         clean.judge(step.connection, step.config.cleaning)
         kept = step.stage(tables.EVENTS, clean.events_query(step.config.cleaning), part)
-        rejected = step.stage(tables.QUARANTINED_EVENTS, clean.QUARANTINED_QUERY, part)
+        rejected = step.stage(tables.QUARANTINED_EVENTS, "FROM rejected", part)
         accounts.append(clean.row_account(step.connection, kept, rejected))
         if not accounts[-1].balanced:
             break
@@ -168,16 +169,19 @@ def events(step: Step) -> None:
     reads={tables.EVENTS: NEIGHBOUR_DAYS, tables.ITEMS: SNAPSHOT},
     partitions=DAILY,
     one_run_for_a_range=True,
-    code=["events/clean.py", *(f"events/{name}.sql" for name in clean.SESSIONS)],
+    code=["events/sessions.py", *(f"events/{name}.sql" for name in STATEMENTS)],
     settings=["sessions"],
     kinds=["duckdb"],
 )
 def sessions(step: Step) -> None:
     """By the source's own session id where an event has one, else by a gap of inactivity."""
     step.view(tables.ITEMS)
-    for part in step.spans(tables.EVENTS):
-        step.view(tables.EVENTS, days=part)
-        step.write(tables.SESSIONS, clean.sessions_query(step.connection, step.config.sessions, *part), part)
+    parts = list(step.spans(tables.EVENTS))
+    made = sessions_of_spans(
+        step.connection, step.config.sessions, parts, lambda part: step.view(tables.EVENTS, days=part)
+    )
+    for part, found in made:
+        step.write(tables.SESSIONS, found, part)
 
 
 @materializes(

@@ -408,7 +408,7 @@ class ComputeConfig(Section):
     processes: int = Field(2, ge=1, le=64, description="weeks that the command line works on side by side")
     memory_limit: str = Field("2GB", pattern=r"^\d+(\.\d+)?\s?(MB|GB|TB)$", description="DuckDB's memory in one step")
     rows_at_once: int = Field(
-        4_000_000,
+        2_000_000,
         ge=10_000,
         description="events that one statement works on; a range of days is cut to it, never a day",
     )

@@ -118,7 +118,10 @@ def reading_plan(
         early = f"ts >= {literal(first)}::TIMESTAMPTZ AND ts < {literal(home)}::TIMESTAMPTZ"
         queries.append(f"SELECT * FROM ({rows}) WHERE {early} AND day IS NOT NULL")
     if queries:
+        # The queries of all files run side by side only if their rows may come in any order.
+        connection.execute("SET preserve_insertion_order = false")
         connection.execute(f"INSERT INTO {_STRAGGLERS} BY NAME {' UNION ALL BY NAME '.join(queries)}")
+        connection.execute("SET preserve_insertion_order = true")
     return list(plan)
 
 

@@ -73,6 +73,7 @@ def events_query(cleaning: CleaningConfig) -> str:
         default_value=impute.value if rule is None else None,
         default_quantity=impute.quantity,
         default_type=impute.event_type,
+        has_weights=bool(cleaning.type_weights),
         type_weights=dict(cleaning.type_weights),
     )
 

@@ -360,8 +360,9 @@ def _digests(connection: duckdb.DuckDBPyConnection, table: Table, source: str) -
     columns = ", ".join(identifier(name) for name in table.column_names if name not in table.partitions)
     keys = ", ".join(identifier(name) for name in table.partitions)
     found = connection.execute(
-        f"SELECT {keys + ', ' if keys else ''} count(*), sum(hash({columns})::HUGEINT)::VARCHAR, "
-        f"bit_xor(hash({columns}, 1))::VARCHAR FROM {identifier(source)} {'GROUP BY ' + keys if keys else ''}"
+        f"SELECT {keys + ', ' if keys else ''} count(*), sum(mark::HUGEINT)::VARCHAR, bit_xor(mark)::VARCHAR "
+        f"FROM (SELECT {keys + ', ' if keys else ''} hash({columns}) AS mark FROM {identifier(source)}) "
+        f"{'GROUP BY ' + keys if keys else ''}"
     ).fetchall()
     width = len(table.partitions)
     return {

@@ -6,9 +6,11 @@ the statements say is under `sql/events/`; measuring is done elsewhere.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
+from typing import TypeAlias, TypeVar
 
 import duckdb
 import pyarrow as pa
@@ -23,6 +25,8 @@ from segflow.settings import load
 from segflow.storage import connect
 
 _DAY = timedelta(days=1)
+_Step = TypeVar("_Step")
+_Plan: TypeAlias = "list[tuple[Days, set[str] | None]]"
 _FILES = """
 SELECT file, coalesce(day, max(day) OVER (PARTITION BY file)) AS day, rows
 FROM (SELECT source_file AS file, day, count(*) AS rows FROM ({rows}) GROUP BY ALL)
@@ -31,10 +35,11 @@ _WORDS = ["type_counts.key_value.key", "items.list.element", "event_types.list.e
 """The columns in which few words occur often; looking for such in the others takes longer than writing them."""
 
 
-def run(folder: Path, out: Path, memory_limit: str | None = None, rows_at_once: int | None = None) -> None:
+def run(folder: Path, out: Path, memory_limit: str | None = None, rows_at_once: int = 500_000) -> None:
     """Write `out`/sessions and `out`/quarantine, one file a span, from the generated log in `folder`.
 
-    memory_limit: of DuckDB, such as `1GB`. rows_at_once: of one statement. Without them, the project's defaults.
+    memory_limit: of DuckDB, such as `1GB`; the project's default without it. rows_at_once: of one statement; days that stay in the
+    processor's caches are fastest, while tables that are committed span by span want larger ones.
     """
     settings = load(folder / "segflow.yaml")
     own = {"threads": 2, "spill": str(out / "spill"), "memory_limit": memory_limit, "rows_at_once": rows_at_once}
@@ -42,26 +47,29 @@ def run(folder: Path, out: Path, memory_limit: str | None = None, rows_at_once: 
     settings = settings.model_copy(update={"compute": settings.compute.model_copy(update=told)})
     for name in ("sessions", "quarantine"):
         (out / name).mkdir(parents=True)
-    with connect(settings.compute) as connection, connection.cursor() as other, ThreadPoolExecutor(1) as ahead:
+    with connect(settings.compute) as connection, connection.cursor() as other:
         other.execute("SET TimeZone = 'UTC'")
         items = connection.sql(catalogue.items_query(connection, settings.source)).to_arrow_table()
         for one in (connection, other):
             one.register("items", items)
         plan = _plan(connection, settings)
-        made = Sessions(other, settings.sessions)
-        coming = ahead.submit(_judge, connection, settings, out / "quarantine", *plan[0])
-        for place, (days, _) in enumerate(plan):
-            raw, rejected = coming.result()
-            is_last = place + 1 == len(plan)
-            if not is_last:
-                coming = ahead.submit(_judge, connection, settings, out / "quarantine", *plan[place + 1])
-            _show(other, settings, raw)
-            other.register("rejected", rejected)
-            other.execute(f"CREATE OR REPLACE TEMP VIEW events AS {clean.events_query(settings.cleaning)}")
-            _write(made.add(until=None if is_last else days[1]), out / "sessions" / f"{days[0]}.parquet")
+        # From here on the threads are our own, each at another span.
+        connection.execute("SET threads = 1")
+        judged = _ahead(_judged(connection, settings, plan, out / "quarantine"))
+        for first, made in _ahead(_sessions(other, settings, judged, plan[-1][0])):
+            _write(made, out / "sessions" / f"{first}.parquet")
 
 
-def _plan(connection: duckdb.DuckDBPyConnection, settings: Config) -> list[tuple[Days, set[str] | None]]:
+def _ahead(steps: Iterator[_Step]) -> Iterator[_Step]:
+    """The same steps, each taken in another thread while the one before is used."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, steps, None)
+        while (ready := coming.result()) is not None:
+            coming = thread.submit(next, steps, None)
+            yield ready
+
+
+def _plan(connection: duckdb.DuckDBPyConnection, settings: Config) -> _Plan:
     """Spans of days and the files to read for each. Only times are looked at."""
     rows = mapping.with_day(mapping.mapped_events(connection, settings.source), settings.calendar, "NULL")
     connection.execute(f"CREATE TEMP TABLE source_files AS {_FILES.format(rows=rows)}")
@@ -69,18 +77,42 @@ def _plan(connection: duckdb.DuckDBPyConnection, settings: Config) -> list[tuple
     return arrivals.reading_plan(connection, settings, start, end + _DAY)
 
 
-def _judge(
-    connection: duckdb.DuckDBPyConnection, settings: Config, quarantine: Path, days: Days, only: set[str] | None
-) -> tuple[pa.Table, pa.Table]:
-    """The raw rows of `days` and where those stand that are no events, which are written to `quarantine`."""
+def _judged(
+    connection: duckdb.DuckDBPyConnection, settings: Config, plan: _Plan, quarantine: Path
+) -> Iterator[tuple[Days, pa.Table, pa.Table]]:
+    """The raw rows of each span, and which of them are no events; these are written to `quarantine`."""
     mapped = [name for name in tables.RAW_EVENTS.column_names if name not in _absent(settings)]
-    rows = connection.sql(f"SELECT {', '.join(mapped)} FROM ({arrivals.raw_query(connection, settings, *days, only)})")
-    raw = rows.to_arrow_table()
-    _show(connection, settings, raw)
-    clean.judge(connection, settings.cleaning)
-    rejected = connection.table("rejected").to_arrow_table()
-    _write(rejected, quarantine / f"{days[0]}.parquet")
-    return raw, rejected
+    for days, only in plan:
+        query = arrivals.raw_query(connection, settings, *days, only)
+        raw = connection.sql(f"SELECT {', '.join(mapped)} FROM ({query})").to_arrow_table()
+        _show(connection, settings, raw)
+        clean.judge(connection, settings.cleaning)
+        rejected = connection.table("rejected").to_arrow_table()
+        _write(rejected, quarantine / f"{days[0]}.parquet")
+        connection.unregister("mapped_raw_events")
+        ready = days, raw, rejected
+        # What is handed on is not to be kept alive here while the next span is read.
+        del raw, rejected
+        yield ready
+        del ready
+
+
+def _sessions(
+    connection: duckdb.DuckDBPyConnection,
+    settings: Config,
+    judged: Iterator[tuple[Days, pa.Table, pa.Table]],
+    final: Days,
+) -> Iterator[tuple[date, pa.Table]]:
+    """The first day of each span, and the sessions that end in it. After the span `final`, no session goes on."""
+    made = Sessions(connection, settings.sessions)
+    for days, raw, rejected in judged:
+        _show(connection, settings, raw)
+        connection.register("rejected", rejected)
+        connection.execute(f"CREATE OR REPLACE TEMP VIEW events AS {clean.events_query(settings.cleaning)}")
+        found = made.add(until=days[1] if days != final else None)
+        connection.unregister("mapped_raw_events")
+        del raw
+        yield days[0], found
 
 
 def _show(connection: duckdb.DuckDBPyConnection, settings: Config, raw: pa.Table) -> None:

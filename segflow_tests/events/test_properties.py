@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from segflow import tables
 from segflow.config import CleaningConfig, ComputeConfig, SessionConfig, SourceConfig
 from segflow.events import clean, mapping
+from segflow.events.sessions import sessions_of_spans
 from segflow.storage import connect
 from segflow.tables import Table
 from segflow_tests.events import logs, steps
@@ -283,8 +284,16 @@ def test_days_may_be_computed_in_any_spans(
 ) -> None:
     events = data.draw(logs.walks(config.gap_minutes))
     bounds = [FIRST, *(FIRST + cut * DAY for cut in sorted(cuts)), LAST]
-    found = [one for first, last in pairwise(bounds) for one in sessions_of(engine, events, config, first, last)]
-    assert found == sessions_of(engine, events, config)
+    parts = list(pairwise(bounds))
+    whole = sessions_of(engine, events, config)
+    assert [one for part in parts for one in sessions_of(engine, events, config, *part)] == whole
+    # And with the sessions that may go on handed from span to span.
+    fill(engine, tables.EVENTS, events)
+    handed_on = []
+    for _, found in sessions_of_spans(engine, config, parts, lambda _: None):
+        engine.register("made_sessions", found)
+        handed_on += steps.records(engine, "FROM made_sessions ORDER BY day, user_id, start, session_id")
+    assert handed_on == whole
 
 
 # 6. What is brought in day by day equals what is made in one go.

@@ -37,7 +37,7 @@ SELECT
     ts,
     filled_value AS value,
     filled_quantity AS quantity,
-    coalesce({{type_weights}}[filled_type], 1) AS weight,
+    CASE WHEN {{has_weights}} THEN coalesce({{type_weights}}[filled_type], 1) ELSE 1 END AS weight,
     session_id,
     text,
     nullif(concat_ws(

@@ -1,0 +1,70 @@
+"""Which files are read for which days: each once, with its late rows put aside for the days that they belong to."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from typing import Any
+
+import duckdb
+import pytest
+
+from segflow.config import Config
+from segflow.datasets.generator import generate
+from segflow.datasets.shop import Shop
+from segflow.events import arrivals
+from segflow.settings import load
+from segflow.storage import connect
+from segflow.tables import SOURCE_FILES
+
+FIRST, DAYS = date(2024, 1, 1), 8
+# Late rows, and rows without a date, in nearly every file.
+_SHOP = Shop(events=20_000, users=400, items=100, days=DAYS, late=0.1, bad=0.05)
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    folder = tmp_path_factory.mktemp("log")
+    generate(folder, _SHOP)
+    return load(folder / "segflow.yaml")
+
+
+def looked_into(connection: duckdb.DuckDBPyConnection, config: Config) -> None:
+    """The view source_files, as the asset makes it."""
+    empty = ", ".join(f"NULL::{column.type} AS {column.name}" for column in SOURCE_FILES.columns)
+    connection.execute(f"CREATE TEMP VIEW {arrivals.KNOWN} AS SELECT {empty} LIMIT 0")
+    connection.execute(f"CREATE TEMP TABLE source_files AS {arrivals.files_query(connection, config, 'one')}")
+
+
+def read(config: Config, rows_at_once: int, first: date, last: date) -> tuple[list[Any], list[set[str] | None]]:
+    """The raw rows of [first, last), read in spans of so many rows, and the files read for each span."""
+    config = config.model_copy(update={"compute": config.compute.model_copy(update={"rows_at_once": rows_at_once})})
+    rows, files = [], []
+    with connect(config.compute) as connection:
+        looked_into(connection, config)
+        for days, only in arrivals.reading_plan(connection, config, first, last):
+            query = arrivals.raw_query(connection, config, *days, only)
+            rows += connection.execute(f"SELECT * FROM ({query}) ORDER BY source_file, source_row").fetchall()
+            files.append(only)
+    return sorted(rows, key=str), files
+
+
+def test_spans_hold_the_same_rows_as_one_piece(log: Config) -> None:
+    whole, pieces = read(log, 10**9, FIRST, FIRST + timedelta(DAYS))
+    assert len(pieces) == 1
+    assert len(whole) > 19_000
+    in_spans, read_for = read(log, 6000, FIRST, FIRST + timedelta(DAYS))
+    assert len(read_for) > 3
+    assert in_spans == whole
+
+
+def test_each_file_is_read_with_one_span(log: Config) -> None:
+    _, read_for = read(log, 6000, FIRST, FIRST + timedelta(DAYS))
+    named = [name for names in read_for for name in names or ()]
+    assert len(named) == len(set(named)) == DAYS
+
+
+def test_some_days_hold_the_rows_that_later_files_have_of_them(log: Config) -> None:
+    whole, _ = read(log, 10**9, FIRST, FIRST + timedelta(DAYS))
+    part, _ = read(log, 10**9, FIRST + timedelta(2), FIRST + timedelta(4))
+    assert part == [row for row in whole if FIRST + timedelta(2) <= row[0] < FIRST + timedelta(4)]
+    assert {row[-2] for row in part} > {"2024-01-03.parquet", "2024-01-04.parquet"}

@@ -38,7 +38,7 @@ _WORDS = ["type_counts.key_value.key", "items.list.element", "event_types.list.e
 def run(folder: Path, out: Path, memory_limit: str | None = None, rows_at_once: int = 500_000) -> None:
     """Write `out`/sessions and `out`/quarantine, one file a span, from the generated log in `folder`.
 
-    memory_limit: of DuckDB, such as `1GB`; the project's default without it. rows_at_once: of one statement; days that stay in the
+    memory_limit: of DuckDB, such as `1GB`; the default without it. rows_at_once: of one statement; days that stay in the
     processor's caches are fastest, while tables that are committed span by span want larger ones.
     """
     settings = load(folder / "segflow.yaml")
@@ -58,15 +58,20 @@ def run(folder: Path, out: Path, memory_limit: str | None = None, rows_at_once: 
         judged = _ahead(_judged(connection, settings, plan, out / "quarantine"))
         for first, made in _ahead(_sessions(other, settings, judged, plan[-1][0])):
             _write(made, out / "sessions" / f"{first}.parquet")
+            del made
 
 
 def _ahead(steps: Iterator[_Step]) -> Iterator[_Step]:
-    """The same steps, each taken in another thread while the one before is used."""
+    """The same steps, each taken in another thread while the one before is used.
+
+    Here and below, what was handed on is let go at once: it would be kept until the next is there.
+    """
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(next, steps, None)
         while (ready := coming.result()) is not None:
             coming = thread.submit(next, steps, None)
             yield ready
+            del ready
 
 
 def _plan(connection: duckdb.DuckDBPyConnection, settings: Config) -> _Plan:
@@ -91,7 +96,6 @@ def _judged(
         _write(rejected, quarantine / f"{days[0]}.parquet")
         connection.unregister("mapped_raw_events")
         ready = days, raw, rejected
-        # What is handed on is not to be kept alive here while the next span is read.
         del raw, rejected
         yield ready
         del ready
@@ -111,8 +115,10 @@ def _sessions(
         connection.execute(f"CREATE OR REPLACE TEMP VIEW events AS {clean.events_query(settings.cleaning)}")
         found = made.add(until=days[1] if days != final else None)
         connection.unregister("mapped_raw_events")
-        del raw
-        yield days[0], found
+        ready = days[0], found
+        del raw, found
+        yield ready
+        del ready
 
 
 def _show(connection: duckdb.DuckDBPyConnection, settings: Config, raw: pa.Table) -> None:

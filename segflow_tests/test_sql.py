@@ -56,9 +56,12 @@ def test_an_identifier_is_one_name(name: str) -> None:
     assert [column[0] for column in description] == [name]
 
 
+_MORE = {"gap_us": 1, "half_day_us": 2, "share": 0, "shares": 1}
+
+
 def test_every_placeholder_needs_a_value() -> None:
     with pytest.raises(KeyError, match="end"):
-        sql.render("events/session_events.sql", start=None, use_source_ids=True)
+        sql.render("events/session_events.sql", start=None, use_source_ids=True, **_MORE)
 
 
 def test_statements_are_found_and_say_what_they_do() -> None:
@@ -69,5 +72,5 @@ def test_statements_are_found_and_say_what_they_do() -> None:
 
 
 def test_rendering_leaves_no_placeholder() -> None:
-    rendered = sql.render("events/session_events.sql", start=None, end=None, use_source_ids=True)
+    rendered = sql.render("events/session_events.sql", start=None, end=None, use_source_ids=True, **_MORE)
     assert not re.search(r"\{\{|\}\}", rendered)

@@ -142,9 +142,15 @@ class Step:
 
     def spans(self, table: Table) -> Iterator[Days]:
         """The run's days, half-open, cut so that one span of `table` does not exceed `compute.rows_at_once`."""
-        rows = {key[0]: count for key, count in self.storage.rows(table).items() if isinstance(key[0], date)}
         first, last = self.days
-        yield from spans(rows, first, last, self.config.compute.rows_at_once)
+        yield from spans(self._rows_of_days(table), first, last, self.config.compute.rows_at_once)
+
+    def rows(self, table: Table, days: Days) -> int:
+        """How many rows `table` holds of `days`, by its own records."""
+        return sum(count for day, count in self._rows_of_days(table).items() if days[0] <= day < days[1])
+
+    def _rows_of_days(self, table: Table) -> dict[date, int]:
+        return {key[0]: count for key, count in self.storage.rows(table).items() if isinstance(key[0], date)}
 
     def read(self, table: Table, columns: list[str] | None = None, **where: date | str) -> pa.Table:
         """The declared window of `table` as Arrow, ordered by its key; `where` narrows it to one partition.

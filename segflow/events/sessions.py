@@ -7,7 +7,7 @@ and names are looked up by number at the end.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date, datetime, time, timedelta
 from itertools import chain
 from typing import Any, TypeAlias
@@ -35,39 +35,65 @@ _HALF_DAY_US = _DAY_US // 2
 Numbers: TypeAlias = npt.NDArray[Any]
 Columns: TypeAlias = dict[str, Numbers]
 Names: TypeAlias = dict[str, pa.Array]
+Share: TypeAlias = tuple[int, int]
 
 
-def sessions(connection: duckdb.DuckDBPyConnection, config: SessionConfig, first: date, last: date) -> pa.Table:
+def sessions(
+    connection: duckdb.DuckDBPyConnection, config: SessionConfig, first: date, last: date, share: Share = (0, 1)
+) -> pa.Table:
     """The sessions that start in [first, last), with the columns of the table `sessions`.
 
-    Reads the views events (one day more on both sides) and items.
+    share: (number, of how many) shares of the users. Reads the views events (one day more on both sides) and items.
     """
-    ((_, found),) = sessions_of_spans(connection, config, [(first, last)], lambda _: None)
-    return found
+    # Of the day after, what can follow on the last day: what comes over midnight is cut at noon.
+    made = Sessions(connection, config, share).add(_midnight(first), _midnight(last) + _HALF_DAY, follows=True)
+    return _readable(_starting(made, (first, last)))
 
 
 def sessions_of_spans(
-    connection: duckdb.DuckDBPyConnection, config: SessionConfig, parts: Sequence[Days], look: Callable[[Days], None]
-) -> Iterator[tuple[Days, pa.Table]]:
-    """The sessions that start in each of `parts`, spans of days on end, with the columns of the table `sessions`.
+    connection: duckdb.DuckDBPyConnection,
+    config: SessionConfig,
+    parts: Sequence[Days],
+    look: Callable[[Days], None],
+    shares: int = 1,
+) -> Iterator[tuple[Days, pa.Table | str]]:
+    """The sessions that start in each of `parts`, spans of days on end: a table, or a query that is good until the next one.
 
-    look: make the view events of a span (one day more on both sides). Reads the view items too.
+    look: make the view events of a span (one day more on both sides). shares: of the users, to be worked on one after the other;
+    more than one for days that are too large to be held at once. Reads the view items too.
     """
+    if shares > 1:
+        for part in parts:
+            look(part)
+            yield part, _kept(connection, (sessions(connection, config, *part, (one, shares)) for one in range(shares)))
+        return
     made = Sessions(connection, config)
     before: tuple[Days, pa.Table] | None = None
     for part in parts:
         look(part)
-        is_last = part == parts[-1]
-        # Of the day before, what the first day can follow on; of the day after, what can follow on the last day.
-        start = datetime.combine(part[0], time()) - (_HALF_DAY if part == parts[0] else timedelta())
-        end = datetime.combine(part[1], time()) + (_HALF_DAY if is_last else timedelta())
-        found = made.add(start, end, None if is_last else part[1])
+        is_first, is_last = part == parts[0], part == parts[-1]
+        end = _midnight(part[1]) + (_HALF_DAY if is_last else timedelta())
+        found = made.add(_midnight(part[0]), end, None if is_last else part[1], follows=is_first)
         if before is not None:
             late = found.filter(pc.field("day") < part[0])
             yield before[0], _readable(pa.concat_tables([before[1], late]))
-        before = part, found.filter((pc.field("day") >= part[0]) & (pc.field("day") < part[1]))
+        before = part, _starting(found, part)
     if before is not None:
         yield before[0], _readable(before[1])
+
+
+def _starting(found: pa.Table, days: Days) -> pa.Table:
+    return found.filter((pc.field("day") >= days[0]) & (pc.field("day") < days[1]))
+
+
+def _kept(connection: duckdb.DuckDBPyConnection, pieces: Iterable[pa.Table]) -> str:
+    """A query of all the pieces, which DuckDB holds, or spills."""
+    for number, piece in enumerate(pieces):
+        connection.register("piece", piece)
+        made = "INSERT INTO gathered_sessions" if number else "CREATE OR REPLACE TEMP TABLE gathered_sessions AS"
+        connection.execute(f"{made} FROM piece")
+        connection.unregister("piece")
+    return "FROM gathered_sessions"
 
 
 class Sessions:
@@ -76,19 +102,36 @@ class Sessions:
     Between two spans, the events of the sessions are kept that may go on.
     """
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, config: SessionConfig):
+    def __init__(self, connection: duckdb.DuckDBPyConnection, config: SessionConfig, share: Share = (0, 1)):
         self._connection = connection
         self._config = config
+        self._share = share
         self._open: list[pa.RecordBatch] = []
 
-    def add(self, start: datetime | None = None, end: datetime | None = None, until: date | None = None) -> pa.Table:
+    def add(
+        self,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        until: date | None = None,
+        follows: bool = False,
+    ) -> pa.Table:
         """The sessions that have ended, with the columns of the table `sessions`.
 
         start, end: bounds of the events to take from the view events. until: the day from which on events will come in further
-        calls; without it, no session goes on. Reads the views events and items.
+        calls; without it, no session goes on. follows: take also those before `start` that later ones may follow on. Reads the
+        views events and items.
         """
         gap = self._config.gap_minutes * 60_000_000
-        query = render("events/session_events.sql", start=start, end=end, use_source_ids=self._config.use_source_ids)
+        query = render(
+            "events/session_events.sql",
+            start=start,
+            end=end,
+            use_source_ids=self._config.use_source_ids,
+            gap_us=gap if follows else 0,
+            half_day_us=_HALF_DAY_US if follows else 0,
+            share=self._share[0],
+            shares=self._share[1],
+        )
         events, names = _coded(self._open, self._connection.sql(query).to_arrow_reader(_BATCH_ROWS))
         events = _ordered(events)
         starts = np.flatnonzero(_starts(events, gap))
@@ -297,6 +340,10 @@ def _spelled(codes: Numbers, names: pa.Array) -> pa.Array:
 
 def _times(moments: Numbers) -> pa.Array:
     return pa.array(moments + _YEAR_1_US).cast(pa.timestamp("us", "UTC"))
+
+
+def _midnight(day: date) -> datetime:
+    return datetime.combine(day, time())
 
 
 def _since_year_1(day: date) -> int:

@@ -6,10 +6,12 @@ from datetime import date, timedelta
 
 import dagster as dg
 import pytest
+from pyarrow import fs
 
 from segflow import tables
 from segflow.definitions import defs
 from segflow.defs.code_version import code_version
+from segflow.defs.events.sensors import growing
 from segflow.defs.materializes import PLANS
 from segflow.defs.partitions import (
     CONFIG,
@@ -22,6 +24,7 @@ from segflow.defs.partitions import (
     SAME_WEEK,
     Window,
 )
+from segflow.events.files import SourceFile
 from segflow.storage.checks import CHECKS
 
 GROUPS = {"events", "representation", "segments", "rankers", "evaluation"}
@@ -117,3 +120,13 @@ def test_the_code_version_follows_settings_code_and_schema() -> None:
         version(table=tables.SESSIONS),
     }
     assert len(others | {version()}) == 4
+
+
+def test_the_sensor_waits_for_files_that_may_still_be_written() -> None:
+    def changed(seconds_ago: float) -> SourceFile:
+        return SourceFile("/log/a", "a", 1, int((1e9 - seconds_ago) * 1e9), fs.LocalFileSystem(), "/log/a")
+
+    assert growing([changed(500), changed(3)], 1e9, 10)
+    assert growing([changed(-3)], 1e9, 10), "clocks differ"
+    assert not growing([changed(500), changed(-500)], 1e9, 10), "a wrong clock is not waited for"
+    assert not growing([changed(0)], 1e9, 0)

@@ -1,9 +1,12 @@
 -- session_events: what sessions are made of, of the events from {{start}} to before {{end}}; NULL stands for no bound.
--- Views: events.
+-- Views: events.  Of the users, only share {{share}} of {{shares}}.
 -- Times are microseconds since the year 1: plain numbers that are never negative, so that division tells whole days.
+WITH placed AS (
+    SELECT *, CASE WHEN {{use_source_ids}} THEN session_id END AS source_session FROM events
+)
 SELECT
     user_id,
-    CASE WHEN {{use_source_ids}} THEN session_id END AS source_session,
+    source_session,
     item_id,
     event_type,
     epoch_us(ts) + 62_135_596_800_000_000 AS moment,
@@ -11,5 +14,9 @@ SELECT
     weight,
     source_file,
     source_row
-FROM events
-WHERE ts >= coalesce({{start}}, '-infinity')::TIMESTAMPTZ AND ts < coalesce({{end}}, 'infinity')::TIMESTAMPTZ
+FROM placed
+WHERE ts < coalesce({{end}}, 'infinity')::TIMESTAMPTZ
+    -- Before the start, only what an event after it can follow on: by a pause, or within a session of the source.
+    AND ts >= coalesce({{start}}, '-infinity')::TIMESTAMPTZ - INTERVAL ({{half_day_us}}) MICROSECONDS
+    AND (source_session IS NOT NULL OR ts >= coalesce({{start}}, '-infinity')::TIMESTAMPTZ - INTERVAL ({{gap_us}}) MICROSECONDS)
+    AND ({{shares}} = 1 OR hash(user_id) % {{shares}} = {{share}})

@@ -177,8 +177,14 @@ def sessions(step: Step) -> None:
     """By the source's own session id where an event has one, else by a gap of inactivity."""
     step.view(tables.ITEMS)
     parts = list(step.spans(tables.EVENTS))
+    # A day is never cut, so a span may hold more rows than may be held at once.
+    largest = max((step.rows(tables.EVENTS, part) for part in parts), default=0)
     made = sessions_of_spans(
-        step.connection, step.config.sessions, parts, lambda part: step.view(tables.EVENTS, days=part)
+        step.connection,
+        step.config.sessions,
+        parts,
+        lambda part: step.view(tables.EVENTS, days=part),
+        shares=max(1, -(-largest // step.config.compute.rows_at_once)),
     )
     for part, found in made:
         step.write(tables.SESSIONS, found, part)

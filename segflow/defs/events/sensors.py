@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, timedelta
 
 import dagster as dg
@@ -74,10 +74,14 @@ def _reached(provenance: Provenance) -> list[str]:
     return provenance.stale(PLANS[_SESSIONS], followed)
 
 
+def growing(files: Iterable[source.SourceFile], now: float, settle_seconds: int) -> bool:
+    """Whether a file may still be written. One that is dated well ahead has a wrong clock, and is not waited for."""
+    return any(abs(now - file.modified / 1e9) < settle_seconds for file in files)
+
+
 def _look(digest: str) -> Iterator[dg.RunRequest | dg.SkipReason]:
     events = CONFIG.source.events
-    newest = max(file.modified for file in source.files(events.path, events.format)) / 1e9
-    if time.time() - newest < events.settle_seconds:
+    if growing(source.files(events.path, events.format), time.time(), events.settle_seconds):
         yield dg.SkipReason("a file is still being written")
         return
     yield dg.RunRequest(run_key=f"files-{digest}", job_name=jobs.LIST_FILES.name)

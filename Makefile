@@ -39,7 +39,7 @@ test-ui: $(VENV)/.dev ## the Dagster UI in a headless Chromium (needs one on the
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,ui]'
 	@$(BIN)/pytest -m ui
 
-bench-events: $(VENV)/.dev ## rows to sessions against Polars and a floor, up to 50 M rows (needs 10 GB of disk, about 25 minutes)
+bench-events: $(VENV)/.dev ## rows to sessions against Polars and a floor, up to 50 M rows (needs 10 GB of disk, about 10 minutes)
 	@$(BIN)/python -m segflow_tests.benchmarks.bench_events
 
 check: $(VENV)/.dev ## style, types, architecture, definitions

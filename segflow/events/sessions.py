@@ -318,7 +318,9 @@ def _texts(offsets: Numbers, items: Numbers, titles: pa.Array) -> pa.Array:
     """The titles of each session's different items in one text, missing where there is none."""
     titled = titles.is_valid().to_numpy(zero_copy_only=False)[items]
     own = _share(titled, offsets)
-    texts = pc.binary_join(pa.ListArray.from_arrays(own, titles.take(pa.array(items[titled]))), "; ")
+    # Long titles of many events are more than 32-bit offsets reach.
+    spelled = titles.cast(pa.large_string()).take(pa.array(items[titled]))
+    texts = pc.binary_join(pa.ListArray.from_arrays(own, spelled), pa.scalar("; ", pa.large_string()))
     return pc.if_else(pa.array(np.diff(own) > 0), texts, None)
 
 

@@ -236,3 +236,14 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
     assert (tmp_path / "segflow.yaml").read_text() == "one"
     write(tmp_path, "two", force=True)
     assert (tmp_path / "segflow.yaml").read_text() == "two"
+
+
+def test_ids_of_events_are_known_even_where_some_are_delivered_twice(tmp_path: Path) -> None:
+    def log(name: str, header: str, ids: list[int]) -> Path:
+        lines = (f"{one},u{one % 7},p{one % 11},2024-01-0{1 + one % 5} 10:00:00" for one in ids)
+        return lines_of(tmp_path / name / "log.csv", f"{header},user_id,item_id,time", *lines)
+
+    ids = [*range(200), 3, 4, 5]
+    assert proposed(log("sent", "event_id", ids))[1].source.events.columns["event_id"] == "event_id"
+    assert proposed(log("plain", "id", ids[:200]))[1].source.events.columns["event_id"] == "id"
+    assert "event_id" not in proposed(log("other", "id", ids))[1].source.events.columns, "an id of something else"

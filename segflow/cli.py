@@ -61,6 +61,12 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--seed", type=_count, default=0, help="seed; the same gives the same bytes (default: 0)")
     generate.set_defaults(run=_generate, needs_settings=False)
 
+    sessions = commands.add_parser(
+        "sessions", help="make sessions of the whole log as Parquet, without a project around them"
+    )
+    sessions.add_argument("out", type=Path, help="folder to write; it must be new or empty")
+    sessions.set_defaults(run=_sessions)
+
     check = commands.add_parser("check", help="check the settings and that the sources can be read; writes nothing")
     check.set_defaults(run=_check)
     return parser
@@ -124,6 +130,15 @@ def _generate(options: argparse.Namespace) -> None:
     )
     generate(options.folder, shop, print)
     print(f"{options.folder}: the log, segflow.yaml to run it with, and the truth in truth.parquet and truth.json")
+
+
+def _sessions(options: argparse.Namespace) -> None:
+    from segflow.events.whole_log import share_one_heap, write_sessions
+    from segflow.settings import load
+
+    share_one_heap()
+    print(f"{write_sessions(load(), options.out)}")
+    print(f"{options.out}: one file of sessions, and one of quarantined rows, for each span of days")
 
 
 def _check(options: argparse.Namespace) -> None:

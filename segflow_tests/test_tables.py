@@ -46,6 +46,6 @@ def test_every_table_can_be_written_and_read_empty(
 
 
 def test_the_statement_gives_each_declared_reason_and_no_other() -> None:
-    statements = "".join(load(f"events/{name}.sql") for name in ("flaw", "bots", "rejected"))
+    statements = "".join(load(f"events/{name}.sql") for name in ("flaw", "refused", "bots", "rejected"))
     given = set(re.findall(r"THEN '(\w+)'|SELECT alike\.\*, '(\w+)'", statements))
     assert {one or other for one, other in given} == set(tables.REASONS)

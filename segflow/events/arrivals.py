@@ -12,10 +12,12 @@ from collections.abc import Iterable, Sequence
 from datetime import date
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 
 from segflow.config import Config
 from segflow.errors import UserError
+from segflow.events import parquet
 from segflow.events.days import Days, spans
 from segflow.events.mapping import mapped_events, with_day
 from segflow.events.source import SourceFile, drift, files, fingerprint
@@ -27,6 +29,7 @@ KNOWN = "known_files"
 STORED = "stored_raw_events"
 """The view of the raw rows as they were, which `raw_query` reads."""
 _STRAGGLERS = "stragglers"
+_LOOKS_AT_ONCE = 8
 
 
 def files_query(connection: duckdb.DuckDBPyConnection, config: Config, version: str) -> str:
@@ -66,18 +69,50 @@ def raw_query(
 
     Reads the view source_files, the table that `reading_plan` made and, for files that are gone, STORED.
     """
+    chosen = None if only is None else only & _present(config)
+    rows = _mapped(connection, config, chosen, _home(connection, chosen))
+    inside = f"day >= {literal(first)} AND day < {literal(last)}"
+    return f"SELECT * FROM ({rows}) WHERE {inside} UNION ALL BY NAME {_elsewhere(connection, config, first, last)}"
+
+
+def raw_rows(
+    connection: duckdb.DuckDBPyConnection, config: Config, first: date, last: date, only: set[str] | None
+) -> pa.Table:
+    """The rows of `raw_query`, held in memory as `events/parquet.py` says."""
+    chosen = None if only is None else only & _present(config)
+    ((rows,),) = connection.execute(
+        "SELECT coalesce(sum(rows), 0) FROM source_files WHERE day >= $1 AND day < $2", [first, last]
+    ).fetchall()
+    # Of files that hold far more than the span, DuckDB reads only what belongs to it.
+    room = 2 * max(rows, config.compute.rows_at_once)
+    own = parquet.read(connection, config, chosen, required(config), _home(connection, chosen), room)
+    if own is None:
+        query = raw_query(connection, config, first, last, only)
+        return parquet.joined([parquet.coded(connection.sql(query).to_arrow_table())])
+    parts = [parquet.coded(connection.sql(_elsewhere(connection, config, first, last)).to_arrow_table())]
+    while own:
+        # Nothing is held twice for longer than it takes.
+        parts.append(_between(own.pop(), first, last))
+    return parquet.joined(parts[::-1])
+
+
+def _between(rows: pa.Table, first: date, last: date) -> pa.Table:
+    day = rows["day"].to_numpy()
+    inside = (day >= np.datetime64(first)) & (day < np.datetime64(last))
+    return rows if inside.all() else rows.filter(pa.array(inside))
+
+
+def _elsewhere(connection: duckdb.DuckDBPyConnection, config: Config, first: date, last: date) -> str:
+    """The query of the rows of [first, last) that are not in the files read for them: stragglers, and rows of gone files."""
     held = connection.execute(
         "SELECT DISTINCT file FROM source_files WHERE day >= $1 AND day < $2", [first, last]
     ).fetchall()
-    present = _present(config)
-    gone = sorted({file for (file,) in held} - present)
+    gone = sorted({file for (file,) in held} - _present(config))
     inside = f"day >= {literal(first)} AND day < {literal(last)}"
-    chosen = None if only is None else only & present
-    rows = _mapped(connection, config, chosen, _home(connection, chosen))
-    query = f"SELECT * FROM ({rows}) WHERE {inside} UNION ALL BY NAME SELECT * FROM {_STRAGGLERS} WHERE {inside}"
+    query = f"SELECT * FROM {_STRAGGLERS} WHERE {inside}"
     if gone:
         query += f" UNION ALL BY NAME SELECT * FROM {STORED} WHERE source_file IN (SELECT unnest({literal(gone)}))"
-    return query
+    return f"SELECT * FROM ({query}) ORDER BY source_file, source_row"
 
 
 def reading_plan(
@@ -111,18 +146,25 @@ def reading_plan(
         home = starts_at.get(file, last)
         if first <= day < home:
             astray[home].add(file)
-    queries = []
+    present = _present(config)
+    looks = []
     for home, names in sorted(astray.items()):
-        rows = _mapped(connection, config, names & _present(config), "NULL")
+        rows = _mapped(connection, config, names & present, "NULL")
         # Comparing times themselves lets the reader skip all other columns of nearly every row.
         early = f"ts >= {literal(first)}::TIMESTAMPTZ AND ts < {literal(home)}::TIMESTAMPTZ"
-        queries.append(f"SELECT * FROM ({rows}) WHERE {early} AND day IS NOT NULL")
-    if queries:
-        # The queries of all files run side by side only if their rows may come in any order.
-        connection.execute("SET preserve_insertion_order = false")
-        connection.execute(f"INSERT INTO {_STRAGGLERS} BY NAME {' UNION ALL BY NAME '.join(queries)}")
-        connection.execute("SET preserve_insertion_order = true")
+        looks.append(f"SELECT * FROM ({rows}) WHERE {early} AND day IS NOT NULL")
+    # Several files are looked into side by side only if their rows may come in any order; each takes its own memory.
+    connection.execute("SET preserve_insertion_order = false")
+    for some in range(0, len(looks), _LOOKS_AT_ONCE):
+        together = " UNION ALL BY NAME ".join(looks[some : some + _LOOKS_AT_ONCE])
+        connection.execute(f"INSERT INTO {_STRAGGLERS} BY NAME {together}")
+    connection.execute("SET preserve_insertion_order = true")
     return list(plan)
+
+
+def required(config: Config) -> list[str]:
+    """The event fields whose column every file must have. A file may lack what is filled in by rule."""
+    return ["user_id", "ts", *(["event_type"] if config.cleaning.impute.event_type is None else [])]
 
 
 def day_digests(rows: Iterable[tuple[str, str, str]]) -> dict[str, str]:
@@ -142,9 +184,8 @@ def drift_report(connection: duckdb.DuckDBPyConnection, view: str, most: int = 2
 
 
 def _mapped(connection: duckdb.DuckDBPyConnection, config: Config, only: set[str] | None, undated: str) -> str:
-    """The rows of the chosen files, with their day. A file may lack a column whose values are filled in by rule."""
-    required = ["user_id", "ts", *(["event_type"] if config.cleaning.impute.event_type is None else [])]
-    return with_day(mapped_events(connection, config.source, only, required), config.calendar, undated)
+    """The rows of the chosen files, with their day."""
+    return with_day(mapped_events(connection, config.source, only, required(config)), config.calendar, undated)
 
 
 def _home(connection: duckdb.DuckDBPyConnection, only: set[str] | None) -> str:

@@ -22,6 +22,7 @@ CLEANING = (
     "duplicates",
     "suspects",
     "bots",
+    "refused",
     "rejected",
     "events",
     "row_account",
@@ -31,10 +32,9 @@ CLEANING = (
 
 def judge(connection: duckdb.DuckDBPyConnection, cleaning: CleaningConfig) -> None:
     """Make the table `rejected` of raw rows that are no events, with the reason. Reads the views raw_events and items."""
-    bots, impute = cleaning.bots, cleaning.impute
+    bots = cleaning.bots
     never = 2**62
-    _macro(connection, "flaw", render("events/flaw.sql", default_type=impute.event_type))
-    _macro(connection, "fingerprint", load("events/fingerprint.sql"))
+    macros(connection, cleaning)
     _table(connection, "alike", load("events/alike.sql"))
     _table(connection, "duplicates", load("events/duplicates.sql"))
     limits = {
@@ -47,19 +47,27 @@ def judge(connection: duckdb.DuckDBPyConnection, cleaning: CleaningConfig) -> No
     }
     _table(connection, "suspects", render("events/suspects.sql", **limits))
     _table(connection, "bots", render("events/bots.sql", **limits))
-    _table(
-        connection,
-        "rejected",
-        render(
-            "events/rejected.sql",
-            require_known_item=cleaning.require_known_item,
-            exclude_categories=list(cleaning.exclude_categories),
-            require_known_type=cleaning.require_known_type,
-            known_types=sorted(cleaning.type_weights),
-            default_type=impute.event_type,
-            require_quantity="quantity" in cleaning.require_positive,
-            require_value="value" in cleaning.require_positive,
-        ),
+    _table(connection, "refused", refused_query(cleaning))
+    _table(connection, "rejected", load("events/rejected.sql"))
+
+
+def macros(connection: duckdb.DuckDBPyConnection, cleaning: CleaningConfig) -> None:
+    """Make the macros `flaw` and `fingerprint` of a raw row."""
+    _macro(connection, "flaw", render("events/flaw.sql", default_type=cleaning.impute.event_type))
+    _macro(connection, "fingerprint", load("events/fingerprint.sql"))
+
+
+def refused_query(cleaning: CleaningConfig) -> str:
+    """The raw rows that have a reason of their own. Reads the views raw_events and items, and the macro `flaw`."""
+    return render(
+        "events/refused.sql",
+        require_known_item=cleaning.require_known_item,
+        exclude_categories=list(cleaning.exclude_categories),
+        require_known_type=cleaning.require_known_type,
+        known_types=sorted(cleaning.type_weights),
+        default_type=cleaning.impute.event_type,
+        require_quantity="quantity" in cleaning.require_positive,
+        require_value="value" in cleaning.require_positive,
     )
 
 

@@ -14,7 +14,7 @@ import duckdb
 
 from segflow.config import CalendarConfig, EventSource, Input, SourceConfig
 from segflow.errors import UserError
-from segflow.events.readers import OVERFLOW
+from segflow.events.readers import OVERFLOW, Layout
 from segflow.events.source import Contents, contents, register, text_of
 from segflow.events.source import columns as columns_of
 from segflow.sql import identifier, literal, load
@@ -26,7 +26,7 @@ _NUMBERS = ("value", "quantity")
 _TEXTS = ("event_id", "user_id", "item_id", "event_type", "session_id", "text")
 _REQUIRED = ("user_id", "ts", "event_type")
 _ZONED = r"([Zz]|:[0-9.]+[+-][0-9]{2}(:?[0-9]{2})?|\s[A-Za-z][A-Za-z0-9_/+-]*)$"
-_INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
+INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
 _UNIT_US = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}
 # Beyond the last bound of microseconds (the year 9892), infinite or not a number: no time, and no reason to fail the whole log.
 _LAST_US = 250_000_000_000_000_000
@@ -50,13 +50,35 @@ def mapped_events(
     events = source.events
     if events.sql is not None:
         return _prepared(connection, source, only)
-    needed = list(dict.fromkeys(_named(events.columns.values())))
-    found = contents(connection, events, only, needed)
+    found = mapped_layouts(connection, source, only, required)
     # Without rows the query still needs columns.
-    layouts = found.layouts or contents(connection, events, None, needed).layouts[:1]
-    check_columns("source.events.columns", events.columns, Contents(layouts, []).columns, events.path)
+    layouts = found or mapped_layouts(connection, source, None, ())[:1]
     queries = []
     for layout in layouts:
+        types = {**dict.fromkeys(layout.late, "VARCHAR"), **layout.columns}
+        queries.append(_query(f"({layout.rows})", types, events.columns, events, layout.overflow))
+    query = " UNION ALL ".join(queries)
+    return query if found else f"SELECT * FROM ({query}) WHERE false"
+
+
+def mapped_layouts(
+    connection: duckdb.DuckDBPyConnection,
+    source: SourceConfig,
+    only: Collection[str] | None = None,
+    required: Collection[str] = _REQUIRED,
+) -> list[Layout]:
+    """The chosen event files that hold rows, by what columns they have. For the arguments see `mapped_events`.
+
+    Raises UserError when a mapped column is in none of the files, and naming the file when it lacks a required one.
+    """
+    events = source.events
+    found = contents(connection, events, only, mapped_columns(events)).layouts
+    present = Contents(found, []).columns
+    if not all(column in present for column in mapped_columns(events)):
+        # What the chosen files lack, others may have.
+        present = contents(connection, events, None, mapped_columns(events)).columns
+    check_columns("source.events.columns", events.columns, present, events.path)
+    for layout in found:
         for field in required:
             for column in _named([events.columns.get(field, [])]):
                 if column not in layout.columns:
@@ -64,10 +86,12 @@ def mapped_events(
                         f"{layout.files[0].path}: has no column '{column}', which source.events.columns.{field} names; "
                         "add it to the file, or take the file out of the folder"
                     )
-        types = {**dict.fromkeys(layout.late, "VARCHAR"), **layout.columns}
-        queries.append(_query(f"({layout.rows})", types, events.columns, events, layout.overflow))
-    query = " UNION ALL ".join(queries)
-    return query if found.layouts else f"SELECT * FROM ({query}) WHERE false"
+    return found
+
+
+def mapped_columns(events: EventSource) -> list[str]:
+    """The columns of the event files that the mapping reads."""
+    return list(dict.fromkeys(_named(events.columns.values())))
 
 
 def items_input(source: SourceConfig) -> Input:
@@ -111,13 +135,15 @@ def with_day(query: str, calendar: CalendarConfig, undated: str | None = None) -
     undated: an SQL expression; by default the calendar's first day. A calendar without an end ends with tomorrow, since clocks
     differ; what is dated later than that is a mistake.
     """
+    return f"SELECT {day_of(calendar, undated)} AS day, * FROM ({query})"
+
+
+def day_of(calendar: CalendarConfig, undated: str | None = None) -> str:
+    """The partition day of a row with the column `ts`, as an SQL expression. For the arguments see `with_day`."""
     # As plain numbers: the engine's own calendar of zones costs five times as much.
     day = "CAST(make_timestamp(epoch_us(ts)) AS DATE)"
     start, end = literal(calendar.start), literal(calendar.end or calendar.last_day + timedelta(days=2))
-    elsewhere = undated or start
-    return (
-        f"SELECT CASE WHEN {day} >= {start} AND {day} < {end} THEN {day} ELSE {elsewhere} END AS day, * FROM ({query})"
-    )
+    return f"CASE WHEN {day} >= {start} AND {day} < {end} THEN {day} ELSE {undated or start} END"
 
 
 def _prepared(connection: duckdb.DuckDBPyConnection, source: SourceConfig, only: Collection[str] | None) -> str:
@@ -138,7 +164,18 @@ def _prepared(connection: duckdb.DuckDBPyConnection, source: SourceConfig, only:
 
 
 def _query(table: str, types: Mapping[str, str], mapping: Columns, source: EventSource, overflow: bool = False) -> str:
-    """The mapping of one table. Optional columns that `types` lacks are missing values."""
+    fields = expressions(types, mapping, source, overflow)
+    selected = ", ".join(f"{expression} AS {name}" for name, expression in fields.items())
+    return f"SELECT {selected}, source_file, source_row FROM {table}"
+
+
+def expressions(
+    types: Mapping[str, str], mapping: Columns, source: EventSource, overflow: bool = False
+) -> dict[str, str]:
+    """Field -> what it is of the columns of a table, in SQL. Optional columns that `types` lacks are missing values.
+
+    types: column name -> DuckDB type. overflow: whether the table has `source_overflow`.
+    """
     fields = {name: _text(mapping.get(name), types) for name in _TEXTS}
     fields["event_type"] = _event_type(fields["event_type"], "event_type" in mapping, source)
     failures = [f"'row=fields beyond the header: ' || {OVERFLOW}"] if overflow else []
@@ -150,10 +187,7 @@ def _query(table: str, types: Mapping[str, str], mapping: Columns, source: Event
     failures += [failure] if failure else []
     several = f"NULLIF(concat_ws('; ', {', '.join(failures)}), '')"
     fields["unparsed"] = several if len(failures) > 1 else failures[0] if failures else "NULL::VARCHAR"
-    selected = ", ".join(
-        f"{fields[name]} AS {name}" for name in (*_TEXTS[:4], "ts", *_NUMBERS, *_TEXTS[4:], "unparsed")
-    )
-    return f"SELECT {selected}, source_file, source_row FROM {table}"
+    return {name: fields[name] for name in (*_TEXTS[:4], "ts", *_NUMBERS, *_TEXTS[4:], "unparsed")}
 
 
 def _event_type(text: str, mapped: bool, source: EventSource) -> str:
@@ -186,7 +220,7 @@ def _text(mapped: str | list[str] | None, types: Mapping[str, str]) -> str:
 def _number(field: str, column: str, types: Mapping[str, str]) -> tuple[str, str | None]:
     """A finite DOUBLE, and what says so when there is none; None if that cannot be."""
     name, kind = identifier(column), types[column]
-    if kind in _INTEGERS or kind.startswith("DECIMAL"):
+    if kind in INTEGERS or kind.startswith("DECIMAL"):
         return f"CAST({name} AS DOUBLE)", None
     if kind in ("DOUBLE", "FLOAT"):
         number = f"CASE WHEN isfinite({name}) THEN CAST({name} AS DOUBLE) END"
@@ -205,7 +239,7 @@ def _moment(column: str, types: Mapping[str, str], source: EventSource) -> tuple
         local = name if kind == "TIMESTAMP" else f"TRY_CAST({name} AS TIMESTAMP)"
         return _in_zone(local, source.timezone), None
     original = _text(column, types)
-    if kind in _INTEGERS:
+    if kind in INTEGERS:
         moment = _epoch_of_integer(f"CAST({name} AS BIGINT)", source.unit)
         return moment, _failure("ts", original, moment)
     numeric = kind in ("DOUBLE", "FLOAT", "UBIGINT", "HUGEINT") or kind.startswith("DECIMAL")

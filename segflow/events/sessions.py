@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from segflow.config import SessionConfig
+from segflow.events import words
 from segflow.events.days import Days
 from segflow.sql import load, render
 
@@ -46,8 +47,8 @@ def sessions(
     share: (number, of how many) shares of the users. Reads the views events (one day more on both sides) and items.
     """
     # Of the day after, what can follow on the last day: what comes over midnight is cut at noon.
-    made = Sessions(connection, config, share).add(_midnight(first), _midnight(last) + _HALF_DAY, follows=True)
-    return _readable(_starting(made, (first, last)))
+    events = _between(connection, config, _midnight(first), _midnight(last) + _HALF_DAY, follows=True, share=share)
+    return _readable(_starting(Sessions(connection, config).add(events), (first, last)))
 
 
 def sessions_of_spans(
@@ -73,13 +74,36 @@ def sessions_of_spans(
         look(part)
         is_first, is_last = part == parts[0], part == parts[-1]
         end = _midnight(part[1]) + (_HALF_DAY if is_last else timedelta())
-        found = made.add(_midnight(part[0]), end, None if is_last else part[1], follows=is_first)
+        events = _between(connection, config, _midnight(part[0]), end, follows=is_first)
+        found = made.add(events, None if is_last else part[1])
         if before is not None:
             late = found.filter(pc.field("day") < part[0])
             yield before[0], _readable(pa.concat_tables([before[1], late]))
         before = part, _starting(found, part)
     if before is not None:
         yield before[0], _readable(before[1])
+
+
+def _between(
+    connection: duckdb.DuckDBPyConnection,
+    config: SessionConfig,
+    start: datetime,
+    end: datetime,
+    follows: bool,
+    share: Share = (0, 1),
+) -> pa.RecordBatchReader:
+    """What `Sessions` takes of the view events. follows: take also those before `start` that later ones may follow on."""
+    query = render(
+        "events/session_events.sql",
+        start=start,
+        end=end,
+        use_source_ids=config.use_source_ids,
+        gap_us=config.gap_minutes * 60_000_000 if follows else 0,
+        half_day_us=_HALF_DAY_US if follows else 0,
+        share=share[0],
+        shares=share[1],
+    )
+    return connection.sql(query).to_arrow_reader(_BATCH_ROWS)
 
 
 def _starting(found: pa.Table, days: Days) -> pa.Table:
@@ -102,49 +126,31 @@ class Sessions:
     Between two spans, the events of the sessions are kept that may go on.
     """
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, config: SessionConfig, share: Share = (0, 1)):
+    def __init__(self, connection: duckdb.DuckDBPyConnection, config: SessionConfig):
         self._connection = connection
-        self._config = config
-        self._share = share
+        self._gap = config.gap_minutes * 60_000_000
         self._open: list[pa.RecordBatch] = []
 
-    def add(
-        self,
-        start: datetime | None = None,
-        end: datetime | None = None,
-        until: date | None = None,
-        follows: bool = False,
-    ) -> pa.Table:
+    def add(self, events: pa.RecordBatchReader, until: date | None = None) -> pa.Table:
         """The sessions that have ended, with the columns of the table `sessions`.
 
-        start, end: bounds of the events to take from the view events. until: the day from which on events will come in further
-        calls; without it, no session goes on. follows: take also those before `start` that later ones may follow on. Reads the
-        views events and items.
+        events: the columns of `events/session_events.sql`, texts plain or as dictionaries; without source_file and source_row
+        when they come in the order of arrival. until: the day from which on events will come in further calls; without it,
+        no session goes on. Reads the view items.
         """
-        gap = self._config.gap_minutes * 60_000_000
-        query = render(
-            "events/session_events.sql",
-            start=start,
-            end=end,
-            use_source_ids=self._config.use_source_ids,
-            gap_us=gap if follows else 0,
-            half_day_us=_HALF_DAY_US if follows else 0,
-            share=self._share[0],
-            shares=self._share[1],
-        )
-        events, names = _coded(self._open, self._connection.sql(query).to_arrow_reader(_BATCH_ROWS))
-        events = _ordered(events)
-        starts = np.flatnonzero(_starts(events, gap))
-        lengths = np.diff(starts, append=len(events["moment"]))
+        columns, names = _coded(self._open, events)
+        columns = _ordered(columns)
+        starts = np.flatnonzero(_starts(columns, self._gap))
+        lengths = np.diff(starts, append=len(columns["moment"]))
         if until is not None:
             final = starts + lengths - 1
-            reach = np.where(events["source_session"][final] >= 0, _HALF_DAY_US, gap)
-            goes_on = events["moment"][final] >= _since_year_1(until) - reach
+            reach = np.where(columns["source_session"][final] >= 0, _HALF_DAY_US, self._gap)
+            goes_on = columns["moment"][final] >= _since_year_1(until) - reach
             kept = np.repeat(goes_on, lengths)
-            self._open = [_batch(events, names, kept)]
-            events = {name: column[~kept] for name, column in events.items()}
+            self._open = [_batch(columns, names, kept)]
+            columns = {name: column[~kept] for name, column in columns.items()}
             lengths = lengths[~goes_on]
-        return _gathered(self._connection, events, lengths, names)
+        return _gathered(self._connection, columns, lengths, names)
 
 
 def _coded(kept: Sequence[pa.RecordBatch], reader: pa.RecordBatchReader) -> tuple[Columns, Names]:
@@ -164,15 +170,10 @@ def _coded(kept: Sequence[pa.RecordBatch], reader: pa.RecordBatchReader) -> tupl
         if field.name not in _CODED:
             columns[field.name] = pa.chunked_array(parts, field.type).to_numpy()
             continue
-        coded = pa.chunked_array(parts, pa.dictionary(pa.int32(), field.type)).unify_dictionaries()
-        names[field.name] = coded.chunk(0).dictionary if parts else pa.array([], field.type)
-        codes = pa.chunked_array([part.indices for part in coded.chunks], pa.int32())
-        columns[field.name] = (codes.fill_null(-1) if codes.null_count else codes).to_numpy()
-    for name in ("event_type", "source_file"):
-        order = pc.array_sort_indices(names[name])
-        ranks = np.empty(len(order), np.int32)
-        ranks[order.to_numpy()] = np.arange(len(order), dtype=np.int32)
-        columns[name], names[name] = ranks[columns[name]], names[name].take(order)
+        coded = words.in_one_piece(pa.chunked_array(parts, words.WORDS))
+        columns[field.name], names[field.name] = words.codes(coded), words.known(coded)
+    for name in names.keys() & {"event_type", "source_file"}:
+        columns[name], names[name] = words.in_alphabetical_order(columns[name], names[name])
     return columns, names
 
 
@@ -192,17 +193,21 @@ def _batch(events: Columns, names: Names, rows: npt.NDArray[np.bool_]) -> pa.Rec
 
 def _ordered(events: Columns) -> Columns:
     """The events by user and time. Equal times are ordered by where they stand in the source: always the same order."""
-    by = ("source_row", "source_file", "moment", "source_session", "user_id")
-    order = np.lexsort([digit for name in by for digit in _digits(events[name])])
+    by = [name for name in ("source_row", "source_file", "moment", "source_session", "user_id") if name in events]
+    digits = [digit for name in by for digit in _digits(events[name])]
+    order = np.lexsort(digits) if digits else np.arange(len(events["moment"]))
     return {name: column[order] for name, column in events.items()}
 
 
 def _digits(numbers: Numbers) -> list[npt.NDArray[np.uint16]]:
-    """`numbers` as digits of 16 bits, the lowest first: such are sorted by counting, three times as fast as by comparing."""
+    """`numbers` as digits of 16 bits, the lowest first: such are sorted by counting, three times as fast as by comparing.
+
+    None for numbers that are all the same.
+    """
     if not len(numbers):
-        return [numbers.astype(np.uint16)]
+        return []
     above = numbers - numbers.min()
-    return [(above >> shift).astype(np.uint16) for shift in range(0, int(above.max()).bit_length() or 1, 16)]
+    return [(above >> shift).astype(np.uint16) for shift in range(0, int(above.max()).bit_length(), 16)]
 
 
 def _starts(events: Columns, gap: int) -> npt.NDArray[np.bool_]:
@@ -278,6 +283,9 @@ def _totals(numbers: Numbers, starts: Numbers) -> Numbers:
     """(sessions,) sums of millionths, exact in whatever order: sums of fractions would depend on it."""
     if not len(starts):
         return numbers
+    if (numbers == 1).all():
+        # Without weights of event types, nothing needs adding up.
+        return np.diff(starts, append=len(numbers)).astype(np.float64)
     millionths = np.rint(numbers * 1e6)
     # Two halves, since a sum of the largest values that are allowed is wider than an integer.
     upper = np.floor(millionths / 2**32)

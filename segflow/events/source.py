@@ -119,7 +119,7 @@ def text_of(column: str, kind: str) -> str:
         # Not-a-number is how data frames write a missing value, and whole numbers beside one.
         return (
             f"CASE WHEN isnan({name}) THEN NULL WHEN {name} = trunc({name}) AND abs({name}) < 9007199254740992 "
-            f"THEN CAST(CAST({name} AS BIGINT) AS VARCHAR) ELSE CAST({name} AS VARCHAR) END"
+            f"THEN CAST(TRY_CAST({name} AS BIGINT) AS VARCHAR) ELSE CAST({name} AS VARCHAR) END"
         )
     return name if kind == "VARCHAR" else f"CAST({name} AS VARCHAR)"
 

@@ -20,8 +20,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from segflow import tables
-from segflow.config import CleaningConfig, ComputeConfig, SessionConfig, SourceConfig
-from segflow.events import clean, mapping
+from segflow.config import CleaningConfig, ComputeConfig, Config, SessionConfig, SourceConfig
+from segflow.events import clean, in_memory, mapping, parquet
 from segflow.events.sessions import sessions_of_spans
 from segflow.storage import connect
 from segflow.tables import Table
@@ -137,6 +137,30 @@ def test_each_mapped_row_is_an_event_or_refused_with_a_reason(
 ) -> None:
     fill(engine, tables.RAW_EVENTS, rows)
     assert_all_accounted_for(engine, rows, cleaning)
+
+
+@given(logs.raw_rows.map(logs.placed), logs.cleanings, st.booleans())
+@each_log
+def test_rows_in_memory_are_judged_as_those_in_tables(
+    engine: duckdb.DuckDBPyConnection, rows: list[Row], cleaning: CleaningConfig, use_source_ids: bool
+) -> None:
+    fill(engine, tables.RAW_EVENTS, rows)
+    kept, refused = cleaned(engine, cleaning)
+    engine.execute("DROP TABLE raw_events")
+    engine.execute("DROP TABLE events")
+    config = Config.model_construct(cleaning=cleaning, sessions=SessionConfig(use_source_ids=use_source_ids))
+    held = parquet.joined([parquet.coded(pa.Table.from_pylist(rows, tables.RAW_EVENTS.arrow))])
+    engine.register("judged", in_memory.judge(engine, cleaning, held))
+    engine.execute(f"CREATE TEMP VIEW events AS {clean.events_query(cleaning)}")
+    taken = in_memory.session_events(engine, config, held).to_pylist()
+    engine.execute("DROP VIEW events")
+    engine.execute("DROP VIEW raw_events")
+
+    assert multiset(steps.records(engine, "FROM judged")) == multiset(refused)
+    assert [(row["user_id"], row["item_id"], row["event_type"], row["value"], row["weight"]) for row in taken] == [
+        (row["user_id"], row["item_id"], row["event_type"], row["value"] or 0.0, row["weight"]) for row in kept
+    ]
+    assert [row["source_session"] for row in taken] == [row["session_id"] if use_source_ids else None for row in kept]
 
 
 def assert_all_accounted_for(engine: duckdb.DuckDBPyConnection, raw: list[Row], cleaning: CleaningConfig) -> None:

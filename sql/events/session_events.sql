@@ -15,8 +15,12 @@ SELECT
     source_file,
     source_row
 FROM placed
-WHERE ts < coalesce({{end}}, 'infinity')::TIMESTAMPTZ
+WHERE ({{end}} IS NULL OR ts < {{end}}::TIMESTAMPTZ)
     -- Before the start, only what an event after it can follow on: by a pause, or within a session of the source.
-    AND ts >= coalesce({{start}}, '-infinity')::TIMESTAMPTZ - INTERVAL ({{half_day_us}}) MICROSECONDS
-    AND (source_session IS NOT NULL OR ts >= coalesce({{start}}, '-infinity')::TIMESTAMPTZ - INTERVAL ({{gap_us}}) MICROSECONDS)
+    AND ({{start}} IS NULL OR ts >= {{start}}::TIMESTAMPTZ - INTERVAL ({{half_day_us}}) MICROSECONDS)
+    AND (
+        {{start}} IS NULL
+        OR source_session IS NOT NULL
+        OR ts >= {{start}}::TIMESTAMPTZ - INTERVAL ({{gap_us}}) MICROSECONDS
+    )
     AND ({{shares}} = 1 OR hash(user_id) % {{shares}} = {{share}})

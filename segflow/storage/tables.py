@@ -17,7 +17,7 @@ from urllib.parse import unquote
 
 import duckdb
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, write_deltalake
+from deltalake import ColumnProperties, CommitProperties, DeltaTable, WriterProperties, write_deltalake
 from deltalake.exceptions import TableNotFoundError
 from filelock import FileLock
 
@@ -31,6 +31,8 @@ Partition = tuple[Key, ...]
 
 _SAFE_KEY = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 _BATCH_ROWS = 65_536
+_REPEATING = ("VARCHAR", "INTEGER", "DOUBLE", "DATE")
+"""Types whose values often repeat; of lists, Delta's writer cannot be told."""
 
 
 class ViolationsError(Exception):
@@ -124,11 +126,7 @@ class Storage:
     def rows(self, table: Table) -> dict[Partition, int]:
         """Partition -> number of rows, from the table's own records; no data is read."""
         opened = self.open(table)
-        counted: dict[Partition, int] = {}
-        for action in [] if opened is None else pa.table(opened.get_add_actions(flatten=True)).to_pylist():
-            key = tuple(action[f"partition.{name}"] for name in table.partitions)
-            counted[key] = counted.get(key, 0) + action["num_records"]
-        return counted
+        return {} if opened is None else _counted(table, opened)
 
     def view(
         self,
@@ -235,28 +233,38 @@ class Storage:
     ) -> Written:
         """The second half of `write`, for rows already staged and checked."""
         wanted = [tuple(check_key(key) for key in partition) for partition in partitions]
-        opened = self.open(table)
-        new = _digests(connection, table, staged)
-        old = self._stored(connection, table, wanted) if opened is not None else {}
-        changed = [key for key in wanted if opened is None or new.get(key) != old.get(key)]
-        if opened is None:
-            self._create(table)
-        if changed:
-            self._replace(connection, table, staged, changed, commit or {})
-        connection.execute(f"DROP TABLE {identifier(staged)}")
-        version = self.version(table)
-        assert version is not None
+        opened = self.open(table) or self._create(table)
         empty = (0, "empty")
+        new = dict.fromkeys(wanted, empty) | _digests(connection, table, staged)
+        changed = self._changed(connection, table, opened, {key: new[key] for key in wanted})
+        if changed:
+            self._replace(connection, table, opened, staged, changed, commit or {})
+        connection.execute(f"DROP TABLE {identifier(staged)}")
         return Written(
             table,
-            version,
-            rows={key: new.get(key, empty)[0] for key in wanted},
-            digests={key: new.get(key, empty)[1] for key in wanted},
+            opened.version(),
+            rows={key: new[key][0] for key in wanted},
+            digests={key: new[key][1] for key in wanted},
             replaced=changed,
         )
 
+    def _changed(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        table: Table,
+        opened: DeltaTable,
+        new: Mapping[Partition, tuple[int, str]],
+    ) -> list[Partition]:
+        """The partitions that hold other rows than `new`. What has another number of rows need not be read to be known."""
+        stored = _counted(table, opened)
+        alike = [key for key, (rows, _) in new.items() if rows == stored.get(key, 0)]
+        read = [key for key in alike if new[key][0]]
+        old = self._stored(connection, table, read, opened.version()) if read else {}
+        same = {key for key in alike if not new[key][0] or old[key] == new[key]}
+        return [key for key in new if key not in same]
+
     def _stored(
-        self, connection: duckdb.DuckDBPyConnection, table: Table, wanted: Sequence[Partition]
+        self, connection: duckdb.DuckDBPyConnection, table: Table, wanted: Sequence[Partition], version: int
     ) -> dict[Partition, tuple[int, str]]:
         first = {name: (keys[0], keys[-1]) for name, keys in _by_column(table, wanted).items()}
         where: dict[str, tuple[Key, Key] | Key] = {
@@ -265,11 +273,11 @@ class Storage:
             if low == high or not isinstance(low, str)
         }
         name = f"stored_{table.name}"
-        self.view(connection, table, name=name, where=where)
+        self.view(connection, table, name=name, where=where, version=version)
         return _digests(connection, table, name)
 
-    def _create(self, table: Table) -> None:
-        """Make the empty table, once: a second creation changes the metadata under the writes that are under way.
+    def _create(self, table: Table) -> DeltaTable:
+        """The empty table, made once: a second creation changes the metadata under the writes that are under way.
 
         On an object store there is nothing to lock; there, make the first write of a table alone.
         """
@@ -277,35 +285,34 @@ class Storage:
         if local:
             Path(self.root).mkdir(parents=True, exist_ok=True)
         with FileLock(f"{self.root}/create.lock") if local else nullcontext():
-            if self.open(table) is None:
-                DeltaTable.create(
-                    self.uri(table),
-                    table.arrow,
-                    partition_by=list(table.partitions) or None,
-                    storage_options=self.options or None,
-                    name=table.name,
-                    description=table.description,
-                )
+            return self.open(table) or DeltaTable.create(
+                self.uri(table),
+                table.arrow,
+                partition_by=list(table.partitions) or None,
+                storage_options=self.options or None,
+                name=table.name,
+                description=table.description,
+            )
 
     def _replace(
         self,
         connection: duckdb.DuckDBPyConnection,
         table: Table,
+        opened: DeltaTable,
         staged: str,
         changed: Sequence[Partition],
         commit: Mapping[str, str],
     ) -> None:
+        """Rows are kept in the order in which they come: whoever needs another one sorts, and sorting is dear here."""
         condition = _condition(table, changed)
-        order = ", ".join(identifier(name) for name in (*table.partitions, *table.key))
-        rows = connection.sql(f"SELECT * FROM {identifier(staged)} WHERE {condition or 'true'} ORDER BY {order}")
-        reader = _nullability(table, rows.to_arrow_reader(_BATCH_ROWS))
+        rows = connection.sql(f"SELECT * FROM {identifier(staged)} WHERE {condition or 'true'}")
         write_deltalake(
-            self.uri(table),
-            reader,
+            opened,
+            _nullability(table, rows.to_arrow_reader(_BATCH_ROWS)),
             mode="overwrite",
             partition_by=list(table.partitions) or None,
             predicate=condition,
-            storage_options=self.options or None,
+            writer_properties=_writer(table),
             commit_properties=CommitProperties(custom_metadata=dict(commit)) if commit else None,
         )
 
@@ -314,6 +321,26 @@ def _nullability(table: Table, reader: pa.RecordBatchReader) -> pa.RecordBatchRe
     """The batches under the table's own schema: DuckDB calls every column nullable."""
     schema = table.arrow
     return pa.RecordBatchReader.from_batches(schema, (batch.cast(schema) for batch in reader))
+
+
+def _writer(table: Table) -> WriterProperties:
+    """A dictionary only where values repeat: elsewhere it is filled, found too large, and thrown away."""
+    repeating = [one.name for one in table.columns if one.type in _REPEATING and one.name != table.key[-1]]
+    return WriterProperties(
+        compression="ZSTD",
+        compression_level=1,
+        default_column_properties=ColumnProperties(dictionary_enabled=False),
+        column_properties={name: ColumnProperties(dictionary_enabled=True) for name in repeating},
+    )
+
+
+def _counted(table: Table, opened: DeltaTable) -> dict[Partition, int]:
+    """Partition -> number of rows."""
+    counted: dict[Partition, int] = {}
+    for action in pa.table(opened.get_add_actions(flatten=True)).to_pylist():
+        key = tuple(action[f"partition.{name}"] for name in table.partitions)
+        counted[key] = counted.get(key, 0) + action["num_records"]
+    return counted
 
 
 def _after(day: Key) -> date:

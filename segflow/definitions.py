@@ -13,11 +13,18 @@ from segflow.defs.rankers import assets as rankers
 from segflow.defs.representation import assets as representation
 from segflow.defs.resources import Segflow
 from segflow.defs.segments import assets as segments
+from segflow.tracking import SLOW_IMPORTS
+
+# Each step has a process of its own, forked from one that has imported already: that takes longer than many a step's work.
+executor = dg.multiprocess_executor.configured(
+    {"start_method": {"forkserver": {"preload_modules": [__name__, *SLOW_IMPORTS]}}}
+)
 
 defs = dg.Definitions(
     assets=dg.load_assets_from_modules([events, representation, segments, rankers, evaluation]),
     jobs=jobs.ALL,
     sensors=[late_files],
     resources={"segflow": Segflow()},
+    executor=executor,
     loggers={"console": dg.colored_console_logger, "progress": progress},
 )

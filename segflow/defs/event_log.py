@@ -8,15 +8,18 @@ instead. The database files are the same, so Dagster's own class can read them a
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dagster._core.events import ASSET_EVENTS
 from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
+from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
 from dagster._serdes import ConfigurableClassData
 from filelock import FileLock
+from sqlalchemy import Connection, Engine, NullPool, create_engine
 
 if TYPE_CHECKING:
     from dagster._core.events.log import EventLogEntry
@@ -29,6 +32,7 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None):
         os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", str(_BATCH))
+        self._engines: dict[str, Engine] = {}
         Path(base_dir).mkdir(parents=True, exist_ok=True)
         # Processes that create the index at the same moment leave it broken: the first one creates it alone.
         with FileLock(f"{base_dir}/create.lock"):
@@ -43,6 +47,26 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> BatchedSqliteEventLogStorage:
         return cls(str(Path(os.environ["DAGSTER_HOME"]) / "history" / "runs"), inst_data)
+
+    @contextmanager
+    def _connect(self, shard: str) -> Iterator[Connection]:
+        """A transaction on a database file. Its engine is kept: a new one compiles every statement anew.
+
+        Connections are not kept, so nothing is shared with a process that this one forks.
+        """
+        with self._db_lock:
+            if shard not in self._engines:
+                self._engines[shard] = create_engine(
+                    self.conn_string_for_shard(shard),
+                    poolclass=NullPool,
+                    connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS},
+                )
+            engine = self._engines[shard]
+            if shard not in self._initialized_dbs:
+                self._initdb(engine)
+                self._initialized_dbs.add(shard)
+            with engine.begin() as connection:
+                yield connection
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
         """Store the events of one run, asset events in one transaction per database, the others one by one.

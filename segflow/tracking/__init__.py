@@ -12,4 +12,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 from segflow.tracking.runs import Run, Tracking
 
-__all__ = ["Run", "Tracking"]
+__all__ = ["SLOW_IMPORTS", "Run", "Tracking"]
+
+SLOW_IMPORTS = ("mlflow", "mlflow.store.tracking.sqlalchemy_store")
+"""What the first run of a process imports, in seconds: for whoever can import it ahead."""

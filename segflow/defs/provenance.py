@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ import dagster as dg
 
 if TYPE_CHECKING:
     from segflow.defs.materializes import Plan
+    from segflow.defs.partitions import Window
 
 CONTENT = "segflow/content"
 INPUTS = "segflow/inputs"
@@ -55,18 +56,24 @@ class Provenance:
 
     def __init__(self, instance: dg.DagsterInstance):
         self._instance = instance
-        self._made: dict[str, dict[str, Made]] = {}
+        self._latest: dict[str, Mapping[str, int]] = {}
+        self._made: dict[str, dict[str, Made | None]] = {}
         self._outside: dict[str, str] = {}
 
     def made(self, asset: str) -> Mapping[str, Made]:
         """Partition key (empty for an asset without partitions) -> what its latest materialization recorded."""
-        if asset not in self._made:
-            self._made[asset] = self._read(dg.AssetKey(asset))
-        return self._made[asset]
+        return self._of(asset, self._ids(asset))
 
     def forget(self, asset: str) -> None:
         """Read `asset` afresh the next time."""
+        self._latest.pop(asset, None)
         self._made.pop(asset, None)
+
+    def read_ahead(self, plan: Plan, keys: Sequence[str]) -> None:
+        """Read in one go what `inputs` of all `keys` of `plan` will ask for."""
+        days = [partition_day(key) for key in keys if key]
+        for table, window in plan.reads.items():
+            self._of(table.name, self._within(table.name, window, (min(days), max(days)) if days else None))
 
     def inputs(self, plan: Plan, key: str) -> str:
         """Digest of what the partition `key` of `plan` would be made from now."""
@@ -84,6 +91,7 @@ class Provenance:
     def stale(self, plan: Plan, keys: Sequence[str]) -> list[str]:
         """Those of `keys` that were never made, or not from what is there now."""
         made = {table.name: self.made(table.name) for table in plan.tables}
+        self.read_ahead(plan, keys)
         return [
             key
             for key in keys
@@ -94,11 +102,7 @@ class Provenance:
         """Upstream table -> the partitions inside its window, each with the digest of its content."""
         day = partition_day(key) if key else None
         for table, window in sorted(plan.reads.items(), key=lambda one: one[0].name):
-            made = self.made(table.name)
-            names = sorted(made)
-            if window.days is not None and day is not None:
-                first, last = window.days(day, day)
-                names = [name for name in names if first <= partition_day(name) < last]
+            made = self._of(table.name, self._within(table.name, window, (day, day) if day else None))
             aspect = window.aspect
             yield (
                 table.name,
@@ -109,9 +113,16 @@ class Provenance:
                             aspect(day, partition_day(name) if name else None) if aspect and day else None
                         ),
                     )
-                    for name in names
+                    for name in sorted(made)
                 ],
             )
+
+    def _within(self, asset: str, window: Window, days: tuple[date, date] | None) -> Collection[str]:
+        """The partitions of `asset` inside the window around the first to the last of `days`."""
+        if window.days is None or days is None:
+            return self._ids(asset)
+        first, last = window.days(*days)
+        return [name for name in self._ids(asset) if first <= partition_day(name) < last]
 
     def _observed(self, plan: Plan) -> str:
         if plan.name not in self._outside:
@@ -119,28 +130,38 @@ class Provenance:
             self._outside[plan.name] = plan.observes()
         return self._outside[plan.name]
 
-    def _read(self, key: dg.AssetKey) -> dict[str, Made]:
-        kind = dg.DagsterEventType.ASSET_MATERIALIZATION
-        by_partition = self._instance.event_log_storage.get_latest_storage_id_by_partition(key, kind)
-        if not by_partition:
-            latest = self._instance.fetch_materializations(key, limit=1).records
-            return _recorded(latest)
-        ids = sorted(by_partition.values())
-        records: list[dg.EventLogRecord] = []
-        for start in range(0, len(ids), _PAGE):
-            records += self._instance.fetch_materializations(
-                dg.AssetRecordsFilter(asset_key=key, storage_ids=ids[start : start + _PAGE]), limit=_PAGE
-            ).records
-        return _recorded(records)
+    def _ids(self, asset: str) -> Mapping[str, int]:
+        """Partition key -> where the log keeps its latest materialization."""
+        if asset not in self._latest:
+            key, kind = dg.AssetKey(asset), dg.DagsterEventType.ASSET_MATERIALIZATION
+            latest = self._instance.event_log_storage.get_latest_storage_id_by_partition(key, kind)
+            if not latest:
+                newest = self._instance.fetch_materializations(key, limit=1).records
+                latest = {one.partition_key or "": one.storage_id for one in newest}
+            self._latest[asset] = latest
+        return self._latest[asset]
+
+    def _of(self, asset: str, keys: Collection[str]) -> dict[str, Made]:
+        """What the latest materializations of these partitions recorded.
+
+        Each is read once, and no other: of years of days, a step looks at a few.
+        """
+        known, ids = self._made.setdefault(asset, {}), self._ids(asset)
+        wanted = sorted(ids[key] for key in keys if key not in known)
+        for start in range(0, len(wanted), _PAGE):
+            some = dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), storage_ids=wanted[start : start + _PAGE])
+            known.update(_recorded(self._instance.fetch_materializations(some, limit=_PAGE).records))
+        return {key: made for key in keys if (made := known.get(key)) is not None}
 
 
-def _recorded(records: Sequence[dg.EventLogRecord]) -> dict[str, Made]:
-    made = {}
+def _recorded(records: Sequence[dg.EventLogRecord]) -> dict[str, Made | None]:
+    """Partition key -> what a materialization recorded; None for one that was not made by a step."""
+    made: dict[str, Made | None] = {}
     for record in records:
         event = record.asset_materialization
         values = {name: str(value.value) for name, value in (event.metadata if event else {}).items()}
-        if CONTENT in values and INPUTS in values:
-            made[record.partition_key or ""] = Made(
+        made[record.partition_key or ""] = (
+            Made(
                 values[CONTENT],
                 values[INPUTS],
                 int(values[TABLE_VERSION]),
@@ -148,4 +169,7 @@ def _recorded(records: Sequence[dg.EventLogRecord]) -> dict[str, Made]:
                 record.storage_id,
                 json.loads(values.get(ASPECTS, "{}")),
             )
+            if CONTENT in values and INPUTS in values
+            else None
+        )
     return made

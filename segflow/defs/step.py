@@ -70,6 +70,7 @@ class Step:
         self._began = time.monotonic()
         # Digested before anything is read: if an input changes meanwhile, the record says so and the partition is stale.
         provenance = Provenance(context.instance)
+        provenance.read_ahead(plan, self.keys)
         self._inputs = {key: provenance.inputs(plan, key) for key in self.keys}
         self.contents = provenance.contents(plan, self.keys[0]) if len(self.keys) == 1 else {}
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import duckdb
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -58,6 +59,32 @@ def test_writing_the_same_again_commits_nothing(connection: Connection, storage:
     assert changed.version == first.version + 1
     assert changed.digests[(day(1),)] == first.digests[(day(1),)]
     assert changed.digests[(day(2),)] != first.digests[(day(2),)]
+
+
+def test_a_partition_with_another_number_of_rows_need_not_be_read_to_be_known_as_changed(
+    connection: Connection, storage: Storage, tmp_path: Path
+) -> None:
+    storage.write(connection, VISITS, visits(1), [(day(1),)])
+    (file,) = tmp_path.rglob("*.parquet")
+    file.unlink()
+    with pytest.raises(duckdb.IOException):
+        storage.write(connection, VISITS, visits(1, number=1), [(day(1),)])
+    assert storage.write(connection, VISITS, visits(1, number=1, users=2), [(day(1),)]).replaced == [(day(1),)]
+    assert numbers(connection, storage) == {day(1): [1, 1]}
+
+
+def test_files_keep_the_order_of_rows_and_a_dictionary_where_values_repeat(
+    connection: Connection, storage: Storage, tmp_path: Path
+) -> None:
+    storage.write(connection, VISITS, visits(1, order="user_id DESC"), [(day(1),)])
+    (file,) = (pq.ParquetFile(one) for one in tmp_path.rglob("*.parquet"))
+    assert file.read(["user_id"])["user_id"].to_pylist() == ["u2", "u1", "u0"]
+    group = file.metadata.row_group(0)
+    columns = [group.column(number) for number in range(group.num_columns)]
+    assert {one.path_in_schema: one.has_dictionary_page for one in columns} == {
+        "user_id": False, "number": True, "share": True, "kind": True, "items.list.element": False
+    }  # fmt: skip
+    assert {one.compression for one in columns} == {"ZSTD"}
 
 
 @given(

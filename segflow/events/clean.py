@@ -7,7 +7,7 @@ caller's business. Nothing here holds rows in Python.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import duckdb
@@ -30,13 +30,16 @@ CLEANING = (
 """The statements under `sql/events/`, in the order in which they run."""
 
 
-def judge(connection: duckdb.DuckDBPyConnection, cleaning: CleaningConfig) -> None:
-    """Make the table `rejected` of raw rows that are no events, with the reason. Reads the views raw_events and items."""
+def judge(
+    connection: duckdb.DuckDBPyConnection, cleaning: CleaningConfig, known: Mapping[str, str] | None = None
+) -> None:
+    """Make the table `rejected` of raw rows that are no events, with the reason. Reads the views raw_events and items.
+
+    known: for some of the statements, by name, a cheaper query of the same rows.
+    """
     bots = cleaning.bots
     never = 2**62
     macros(connection, cleaning)
-    _table(connection, "alike", load("events/alike.sql"))
-    _table(connection, "duplicates", load("events/duplicates.sql"))
     limits = {
         "enabled": bots.enabled,
         "events_per_day": bots.events_per_day or never,
@@ -45,10 +48,16 @@ def judge(connection: duckdb.DuckDBPyConnection, cleaning: CleaningConfig) -> No
         "clockwork_share": bots.clockwork_share,
         "user_pattern": bots.user_pattern,
     }
-    _table(connection, "suspects", render("events/suspects.sql", **limits))
-    _table(connection, "bots", render("events/bots.sql", **limits))
-    _table(connection, "refused", refused_query(cleaning))
-    _table(connection, "rejected", load("events/rejected.sql"))
+    statements = {
+        "alike": load("events/alike.sql"),
+        "duplicates": load("events/duplicates.sql"),
+        "suspects": render("events/suspects.sql", **limits),
+        "bots": render("events/bots.sql", **limits),
+        "refused": refused_query(cleaning),
+        "rejected": load("events/rejected.sql"),
+    }
+    for name, query in (statements | dict(known or {})).items():
+        _table(connection, name, query)
 
 
 def macros(connection: duckdb.DuckDBPyConnection, cleaning: CleaningConfig) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from segflow.config import BotConfig, CleaningConfig, Config
+from segflow.config import BotConfig, Config
 from segflow.events import clean, words
 from segflow.sql import literal, render
 from segflow.tables import RAW_EVENTS
@@ -20,45 +20,91 @@ _NUMBERS = ("moment", "value", "weight")
 _ALL = {"start": None, "end": None, "gap_us": 0, "half_day_us": 0, "share": 0, "shares": 1}
 
 
-def judge(connection: duckdb.DuckDBPyConnection, config: CleaningConfig, rows: pa.Table) -> pa.Table:
-    """The rows that are no events, with the reason. Leaves the view raw_events and the table rejected, where source_row is the
-    place in `rows` and source_file says nothing: judging needs their order only, and one number says it. Reads the view items.
+class Judge:
+    """Says of rows, span by span, which are no events and what sessions are made of. Reads the view items.
 
-    Only rows that may be rejected are judged: they are few, and that the others are sound is told from numbers alone.
+    Leaves the views raw_events and events on the connection, and the table rejected: there, source_row is the place in the rows
+    and source_file says nothing. Judging needs the order of rows only, and one number says it.
     """
-    _show(connection, rows)
-    clean.macros(connection, config)
-    marks = connection.sql(f"SELECT fingerprint({_PLACED}) AS mark FROM {_PLACED}").fetchnumpy()["mark"]
-    refused = connection.sql(f"SELECT source_row FROM ({clean.refused_query(config)})").fetchnumpy()["source_row"]
-    doubtful = np.zeros(rows.num_rows, bool)
-    doubtful[refused] = True
-    doubtful[_repeated(marks)] = True
-    if config.bots.enabled:
-        doubtful |= _suspected(connection, config.bots, rows)
-    _show(connection, rows, np.flatnonzero(doubtful))
-    clean.judge(connection, config)
-    _show(connection, rows)
-    rejected = connection.table("rejected").to_arrow_table()
-    places = rejected["source_row"]
-    for name in ("source_file", "source_row"):
-        rejected = rejected.set_column(rejected.column_names.index(name), name, rows[name].take(places))
-    return rejected
 
+    def __init__(self, connection: duckdb.DuckDBPyConnection, config: Config):
+        self._connection = connection
+        self._config = config
+        self._views: set[str] = set()
 
-def _show(connection: duckdb.DuckDBPyConnection, rows: pa.Table, places: npt.NDArray[np.intp] | None = None) -> None:
-    kept = rows.drop_columns(["source_file"])
-    if places is None:
-        places = np.arange(rows.num_rows)
-    else:
-        kept = kept.take(pa.array(places))
-    connection.register(_PLACED, kept.set_column(kept.column_names.index("source_row"), "source_row", pa.array(places)))
-    listed = ", ".join(
-        "'' AS source_file"
-        if column.name == "source_file"
-        else f"CAST({column.name} AS {column.type}) AS {column.name}"
-        for column in RAW_EVENTS.columns
-    )
-    connection.execute(f"CREATE OR REPLACE TEMP VIEW raw_events AS SELECT {listed} FROM {_PLACED}")
+    def rejected(self, rows: pa.Table) -> pa.Table:
+        """Those of `rows` that are no events, with the reason.
+
+        Only rows that may be rejected are judged: they are few, and that the others are sound is told from numbers alone.
+        """
+        connection, cleaning = self._connection, self._config.cleaning
+        self._show(rows)
+        clean.macros(connection, cleaning)
+        marks = connection.sql(f"SELECT fingerprint({_PLACED}) AS mark FROM {_PLACED}").fetchnumpy()["mark"]
+        refused = connection.sql(f"SELECT source_row, reason FROM ({clean.refused_query(cleaning)})").to_arrow_table()
+        repeated = _repeated(marks)
+        busy = _suspected(connection, cleaning.bots, rows) if cleaning.bots.enabled else np.zeros(0, np.intp)
+        self._show(rows, np.unique(np.concatenate([repeated, busy, refused["source_row"].to_numpy()])))
+        told = {
+            "alike": pa.table({"source_row": repeated}),
+            "suspects": pa.table({"source_row": busy}),
+            "refused": refused,
+        }
+        for name, places in told.items():
+            connection.register(f"told_{name}", places)
+        known = {name: f"SELECT * FROM raw_events SEMI JOIN told_{name} USING (source_row)" for name in told}
+        known["refused"] = "SELECT raw_events.*, reason FROM raw_events JOIN told_refused USING (source_row)"
+        clean.judge(connection, cleaning, known)
+        self._show(rows)
+        found = connection.table("rejected").to_arrow_table()
+        places = found["source_row"]
+        for name in ("source_file", "source_row"):
+            found = found.set_column(found.column_names.index(name), name, rows[name].take(places))
+        return found
+
+    def session_events(self, rows: pa.Table) -> pa.Table:
+        """What `Sessions` takes, of the `rows` that were judged last. In the order of arrival."""
+        connection, config = self._connection, self._config
+        self._view("events", clean.events_query(config.cleaning))
+        query = render("events/session_events.sql", use_source_ids=config.sessions.use_source_ids, **_ALL)
+        filled = ["event_type"] if config.cleaning.impute.event_type is not None else []
+        made = connection.sql(f"SELECT {', '.join(['source_row', *_NUMBERS, *filled])} FROM ({query})").to_arrow_table()
+        places = made["source_row"].to_numpy()
+        if (np.diff(places) < 0).any():
+            # A join may turn rows round.
+            order = np.argsort(places)
+            made, places = made.take(pa.array(order)), places[order]
+        texts = rows.select(["user_id", "item_id", "event_type", "session_id"]).take(pa.array(places))
+        found = {
+            "user_id": texts["user_id"],
+            "source_session": texts["session_id"]
+            if config.sessions.use_source_ids
+            else pa.chunked_array([pa.nulls(len(made))]),
+            "item_id": texts["item_id"],
+            "event_type": made["event_type"] if filled else texts["event_type"],
+        }
+        numbers = {name: made[name] for name in _NUMBERS}
+        return pa.table({name: words.coded(values) for name, values in found.items()} | numbers)
+
+    def _show(self, rows: pa.Table, places: npt.NDArray[np.intp] | None = None) -> None:
+        """The view raw_events of `rows`, or of those at `places`."""
+        kept = rows.drop_columns(["source_file"])
+        if places is None:
+            places = np.arange(rows.num_rows)
+        else:
+            kept = kept.take(pa.array(places))
+        place = kept.column_names.index("source_row")
+        self._connection.register(_PLACED, kept.set_column(place, "source_row", pa.array(places)))
+        # Columns without a value have no type.
+        typed = [f"CAST({column.name} AS {column.type}) AS {column.name}" for column in RAW_EVENTS.columns]
+        typed[RAW_EVENTS.column_names.index("source_file")] = "'' AS source_file"
+        self._view("raw_events", f"SELECT {', '.join(typed)} FROM {_PLACED}")
+
+    def _view(self, name: str, query: str) -> None:
+        """Make a view the first time: it sees what is registered later, and making it again takes time."""
+        if name not in self._views:
+            self._connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {query}")
+            self._views.add(name)
 
 
 def _repeated(marks: npt.NDArray[np.uint64]) -> npt.NDArray[np.intp]:
@@ -71,8 +117,8 @@ def _repeated(marks: npt.NDArray[np.uint64]) -> npt.NDArray[np.intp]:
     return found
 
 
-def _suspected(connection: duckdb.DuckDBPyConnection, bots: BotConfig, rows: pa.Table) -> npt.NDArray[np.bool_]:
-    """(rows,) whether a row's user did so much on its day, or has such a name, that `events/suspects.sql` looks closely."""
+def _suspected(connection: duckdb.DuckDBPyConnection, bots: BotConfig, rows: pa.Table) -> npt.NDArray[np.intp]:
+    """The rows of users who did so much on the day, or have such a name, that they may be among `events/suspects.sql`."""
     limits = [one for one in (bots.events_per_day, bots.events_per_minute, bots.clockwork_events) if one]
     texts = words.coded(rows["user_id"])
     user, users = words.codes(texts), words.known(texts)
@@ -86,27 +132,5 @@ def _suspected(connection: duckdb.DuckDBPyConnection, bots: BotConfig, rows: pa.
         pattern = f"SELECT regexp_matches(word, {literal(bots.user_pattern)}) AS named FROM known_words"
         named = connection.sql(pattern).fetchnumpy()["named"]
         found |= np.append(named, False)[user]
-    return found
-
-
-def session_events(connection: duckdb.DuckDBPyConnection, config: Config, rows: pa.Table) -> pa.Table:
-    """What `Sessions` takes of the view events, which is made of the view of `rows`. In the order of arrival."""
-    query = render("events/session_events.sql", use_source_ids=config.sessions.use_source_ids, **_ALL)
-    filled = ["event_type"] if config.cleaning.impute.event_type is not None else []
-    made = connection.sql(f"SELECT {', '.join(['source_row', *_NUMBERS, *filled])} FROM ({query})").to_arrow_table()
-    places = made["source_row"].to_numpy()
-    if (np.diff(places) < 0).any():
-        # A join may turn rows round.
-        order = np.argsort(places)
-        made, places = made.take(pa.array(order)), places[order]
-    texts = rows.select(["user_id", "item_id", "event_type", "session_id"]).take(pa.array(places))
-    found = {
-        "user_id": texts["user_id"],
-        "source_session": texts["session_id"]
-        if config.sessions.use_source_ids
-        else pa.chunked_array([pa.nulls(len(made))]),
-        "item_id": texts["item_id"],
-        "event_type": made["event_type"] if filled else texts["event_type"],
-    }
-    numbers = {name: made[name] for name in _NUMBERS}
-    return pa.table({name: words.coded(values) for name, values in found.items()} | numbers)
+    # A row without a user is nobody's.
+    return np.flatnonzero(found & (user >= 0))

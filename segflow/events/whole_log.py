@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from segflow.config import Config
 from segflow.errors import UserError
-from segflow.events import arrivals, catalogue, clean, in_memory, mapping
+from segflow.events import arrivals, catalogue, in_memory, mapping
 from segflow.events.days import Days
 from segflow.events.files import reading
 from segflow.events.sessions import Sessions
@@ -148,13 +148,13 @@ class _Job:
         self, connection: duckdb.DuckDBPyConnection, read: Iterator[tuple[Days, pa.Table]]
     ) -> Iterator[tuple[Days, pa.Table]]:
         """What sessions of each span are made of; the rows that are no events are written down."""
+        judge = in_memory.Judge(connection, self._config)
         for days, rows in read:
             with self._at_work:
-                rejected = in_memory.judge(connection, self._config.cleaning, rows)
+                rejected = judge.rejected(rows)
                 self._account(rows, rejected)
                 _write(rejected, self._out / "quarantine" / f"{days[0]}.parquet")
-                connection.execute(f"CREATE OR REPLACE TEMP VIEW events AS {clean.events_query(self._config.cleaning)}")
-                ready = days, in_memory.session_events(connection, self._config, rows)
+                ready = days, judge.session_events(rows)
                 del rows
             yield ready
             del ready

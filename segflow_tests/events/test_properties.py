@@ -150,9 +150,9 @@ def test_rows_in_memory_are_judged_as_those_in_tables(
     engine.execute("DROP TABLE events")
     config = Config.model_construct(cleaning=cleaning, sessions=SessionConfig(use_source_ids=use_source_ids))
     held = parquet.joined([parquet.coded(pa.Table.from_pylist(rows, tables.RAW_EVENTS.arrow))])
-    engine.register("judged", in_memory.judge(engine, cleaning, held))
-    engine.execute(f"CREATE TEMP VIEW events AS {clean.events_query(cleaning)}")
-    taken = in_memory.session_events(engine, config, held).to_pylist()
+    judge = in_memory.Judge(engine, config)
+    engine.register("judged", judge.rejected(held))
+    taken = judge.session_events(held).to_pylist()
     engine.execute("DROP VIEW events")
     engine.execute("DROP VIEW raw_events")
 

@@ -8,6 +8,8 @@ import signal
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
+
 from segflow import tables
 from segflow_tests.pipeline.project import Project
 from segflow_tests.planted import PlantedLog, planted_log
@@ -19,6 +21,7 @@ def arrived_days(log: PlantedLog) -> list[str]:
     return ["-m", "dagster", "job", "execute", "-m", "segflow.definitions", "-j", "arrived_days", "--tags", span]
 
 
+@pytest.mark.slow
 def test_a_step_whose_process_is_killed_fails_the_run_and_the_next_run_makes_everything(tmp_path: Path) -> None:
     log = planted_log(tmp_path, users=20, weeks=2)
     project = Project.make(tmp_path, log.start, log.end)

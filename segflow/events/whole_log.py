@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import shutil
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -64,27 +65,37 @@ def write_sessions(config: Config, out: Path, rows_at_once: int = ROWS_AT_ONCE) 
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: is there already; name a new folder, or empty it")
-    unfinished = out.with_name(f"{out.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
     try:
-        for name in ("sessions", "quarantine"):
-            (unfinished / name).mkdir(parents=True)
+        if not out.parent.exists():
+            out.parent.mkdir(parents=True)
+        # A new folder beside the other, which nobody else can have put anything into.
+        aside = Path(tempfile.mkdtemp(prefix=f"{out.name}.", dir=out.parent))
     except OSError as error:
         raise UserError(f"{out}: cannot be made: {error.strerror}; name another folder") from error
-    compute = config.compute.model_copy(update={"rows_at_once": rows_at_once})
     try:
+        unfinished = aside / out.name
+        for name in ("sessions", "quarantine"):
+            (unfinished / name).mkdir(parents=True)
+        compute = config.compute.model_copy(update={"rows_at_once": rows_at_once})
         made = _Job(config.model_copy(update={"compute": compute}), unfinished).run()
-        shutil.rmtree(out, ignore_errors=True)
-        unfinished.rename(out)
+        _put_in_place(unfinished, out)
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.rmtree(aside, ignore_errors=True)
     return made
+
+
+def _put_in_place(unfinished: Path, out: Path) -> None:
+    """Rename in one step. This fails when somebody has put something there meanwhile: nothing of theirs is replaced."""
+    try:
+        unfinished.rename(out)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be put in place: {error.strerror}; name a new folder") from error
 
 
 def share_one_heap() -> None:
     """Let all threads of this process allocate from one heap, where the C library is glibc: what one frees, the next uses.
 
-    For a process that does nothing but `write_sessions`, whose threads hand tables to one another. A tenth less memory.
+    For a process that does nothing but `write_sessions`, whose threads hand tables to one another.
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):

@@ -37,7 +37,6 @@ def in_one_piece(log: Config) -> tuple[list[Any], list[Any]]:
     """Sessions and rejected rows as the statements give them on tables of the whole log."""
     with connect(log.compute) as connection:
         connection.execute(f"CREATE TEMP TABLE items AS {catalogue.items_query(connection, log.source)}")
-        rows = mapping.with_day(mapping.mapped_events(connection, log.source), log.calendar, "last_day")
         home = "max(CASE WHEN ts >= '2024-01-01' AND ts < '2024-01-09' THEN ts END) OVER (PARTITION BY source_file)"
         placed = f"SELECT *, {home}::DATE AS last_day FROM ({mapping.mapped_events(connection, log.source)})"
         rows = mapping.with_day(placed, log.calendar, "last_day")
@@ -93,6 +92,29 @@ def test_what_is_there_already_is_left_alone(log: Config, tmp_path: Path) -> Non
     with pytest.raises(UserError, match="cannot be made: Not a directory"):
         write_sessions(log, tmp_path / "notes.txt" / "below")
     assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_what_comes_into_the_folder_meanwhile_is_kept(
+    log: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = Path.rename
+
+    def late(self: Path, target: Path) -> Path:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "notes.txt").write_text("mine")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", late)
+    with pytest.raises(UserError, match="cannot be put in place: Directory not empty"):
+        write_sessions(log, tmp_path / "out")
+    assert [file.name for file in tmp_path.rglob("*")] == ["out", "notes.txt"]
+
+
+def test_an_empty_folder_is_filled(log: Config, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    write_sessions(log, tmp_path / "out")
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["quarantine", "sessions"]
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]
 
 
 def test_a_log_that_breaks_half_way_leaves_nothing(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ left alone, so running the same work twice leaves every table version as it was.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -24,12 +23,9 @@ from filelock import FileLock
 from segflow.errors import UserError
 from segflow.sql import identifier, literal
 from segflow.storage.checks import Violation, violations
+from segflow.storage.partitions import Key, Partition, after, by_column, check_key, condition, filters
 from segflow.tables import Table
 
-Key = date | str
-Partition = tuple[Key, ...]
-
-_SAFE_KEY = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 _BATCH_ROWS = 65_536
 _REPEATING = ("VARCHAR", "INTEGER", "DOUBLE", "DATE")
 """Types whose values often repeat; of lists, Delta's writer cannot be told."""
@@ -66,13 +62,6 @@ class Written:
             {**self.digests, **later.digests},
             [*self.replaced, *later.replaced],
         )
-
-
-def check_key(key: Key) -> Key:
-    """`key` if it is a date or a plain word; anything else could widen the predicate that selects what to replace."""
-    if isinstance(key, date) or _SAFE_KEY.fullmatch(key):
-        return key
-    raise UserError(f"partition key {key!r}: only letters, digits, '_', '.' and '-' are allowed (at most 100)")
 
 
 class Storage:
@@ -144,7 +133,7 @@ class Storage:
         """
         view = identifier(name or table.name)
         opened = self.open(table, version)
-        files = [] if opened is None else opened.file_uris(_filters(table, where or {}))
+        files = [] if opened is None else opened.file_uris(filters(table, where or {}))
         if not files:
             columns = ", ".join(f"NULL::{column.type} AS {identifier(column.name)}" for column in table.columns)
             connection.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT {columns} LIMIT 0")
@@ -152,7 +141,7 @@ class Storage:
         if "://" in self.root:
             # DuckDB's wheel has no object-store reader; Arrow streams the same files with the table's own credentials.
             assert opened is not None
-            dataset = opened.to_pyarrow_dataset(partitions=_filters(table, where or {}))
+            dataset = opened.to_pyarrow_dataset(partitions=filters(table, where or {}))
             source = f"segflow_{name or table.name}"
             connection.register(source, dataset)
             connection.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT * FROM {identifier(source)}")
@@ -266,9 +255,9 @@ class Storage:
     def _stored(
         self, connection: duckdb.DuckDBPyConnection, table: Table, wanted: Sequence[Partition], version: int
     ) -> dict[Partition, tuple[int, str]]:
-        first = {name: (keys[0], keys[-1]) for name, keys in _by_column(table, wanted).items()}
+        first = {name: (keys[0], keys[-1]) for name, keys in by_column(table, wanted).items()}
         where: dict[str, tuple[Key, Key] | Key] = {
-            name: low if low == high or isinstance(low, str) else (low, _after(high))
+            name: low if low == high or isinstance(low, str) else (low, after(high))
             for name, (low, high) in first.items()
             if low == high or not isinstance(low, str)
         }
@@ -304,14 +293,14 @@ class Storage:
         commit: Mapping[str, str],
     ) -> None:
         """Rows are kept in the order in which they come: whoever needs another one sorts, and sorting is dear here."""
-        condition = _condition(table, changed)
-        rows = connection.sql(f"SELECT * FROM {identifier(staged)} WHERE {condition or 'true'}")
+        chosen = condition(table, changed)
+        rows = connection.sql(f"SELECT * FROM {identifier(staged)} WHERE {chosen or 'true'}")
         write_deltalake(
             opened,
             _nullability(table, rows.to_arrow_reader(_BATCH_ROWS)),
             mode="overwrite",
             partition_by=list(table.partitions) or None,
-            predicate=condition,
+            predicate=chosen,
             writer_properties=_writer(table),
             commit_properties=CommitProperties(custom_metadata=dict(commit)) if commit else None,
         )
@@ -341,45 +330,6 @@ def _counted(table: Table, opened: DeltaTable) -> dict[Partition, int]:
         key = tuple(action[f"partition.{name}"] for name in table.partitions)
         counted[key] = counted.get(key, 0) + action["num_records"]
     return counted
-
-
-def _after(day: Key) -> date:
-    assert isinstance(day, date)
-    return date.fromordinal(day.toordinal() + 1)
-
-
-def _by_column(table: Table, partitions: Sequence[Partition]) -> dict[str, list[Key]]:
-    columns: dict[str, list[Key]] = {}
-    for index, name in enumerate(table.partitions):
-        columns[name] = sorted({partition[index] for partition in partitions})
-    return columns
-
-
-def _condition(table: Table, partitions: Sequence[Partition]) -> str | None:
-    """The predicate that selects exactly `partitions`; None for a table without partitions."""
-    if not table.partitions:
-        return None
-    if len(table.partitions) == 1:
-        keys = ", ".join(literal(partition[0]) for partition in partitions)
-        return f"{identifier(table.partitions[0])} IN ({keys})"
-    whole = (
-        " AND ".join(f"{identifier(name)} = {literal(key)}" for name, key in zip(table.partitions, one, strict=True))
-        for one in partitions
-    )
-    return " OR ".join(f"({one})" for one in whole)
-
-
-def _filters(table: Table, where: Mapping[str, tuple[Key, Key] | Key]) -> list[tuple[str, str, str]] | None:
-    """`where` in the form that deltalake prunes files by."""
-    filters = []
-    for name, wanted in where.items():
-        if name not in table.partitions:
-            raise ValueError(f"{table.name} is not partitioned by {name}")
-        if isinstance(wanted, tuple):
-            filters += [(name, ">=", str(check_key(wanted[0]))), (name, "<", str(check_key(wanted[1])))]
-        else:
-            filters.append((name, "=", str(check_key(wanted))))
-    return filters or None
 
 
 def _digests(connection: duckdb.DuckDBPyConnection, table: Table, source: str) -> dict[Partition, tuple[int, str]]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from segflow.config import ComputeConfig
 from segflow.errors import UserError
 from segflow.storage import Storage, ViolationsError, connect
-from segflow.storage.tables import check_key
+from segflow.storage.partitions import check_key
 from segflow.tables import Column
 from segflow_tests.storage.samples import MODELS, NAMES, VISITS, day, numbers, start, visits
 

@@ -169,7 +169,7 @@ def events(step: Step) -> None:
     reads={tables.EVENTS: NEIGHBOUR_DAYS, tables.ITEMS: SNAPSHOT},
     partitions=DAILY,
     one_run_for_a_range=True,
-    code=["events/sessions.py", *(f"events/{name}.sql" for name in STATEMENTS)],
+    code=["events/sessions.py", "events/words.py", *(f"events/{name}.sql" for name in STATEMENTS)],
     settings=["sessions"],
     kinds=["duckdb"],
 )

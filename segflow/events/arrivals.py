@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 
 import duckdb
@@ -29,7 +29,6 @@ KNOWN = "known_files"
 STORED = "stored_raw_events"
 """The view of the raw rows as they were, which `raw_query` reads."""
 _STRAGGLERS = "stragglers"
-_LOOKS_AT_ONCE = 8
 
 
 def files_query(connection: duckdb.DuckDBPyConnection, config: Config, version: str) -> str:
@@ -141,24 +140,21 @@ def reading_plan(
         (part, {file for file, home in homes.items() if part[0] <= home < part[1]}) for part in parts
     ]
     starts_at = {name: part[0] for part, names in plan for name in names}
-    astray: dict[date, set[str]] = defaultdict(set)
-    for day, file, _ in found:
-        home = starts_at.get(file, last)
-        if first <= day < home:
-            astray[home].add(file)
     present = _present(config)
-    looks = []
-    for home, names in sorted(astray.items()):
-        rows = _mapped(connection, config, names & present, "NULL")
+    astray = {
+        file: home
+        for day, file, _ in sorted(found)
+        if first <= day < (home := starts_at.get(file, last)) and file in present
+    }
+    if astray:
+        rows = _mapped(connection, config, set(astray), "NULL")
         # Comparing times themselves lets the reader skip all other columns of nearly every row.
-        early = f"ts >= {literal(first)}::TIMESTAMPTZ AND ts < {literal(home)}::TIMESTAMPTZ"
-        looks.append(f"SELECT * FROM ({rows}) WHERE {early} AND day IS NOT NULL")
-    # Several files are looked into side by side only if their rows may come in any order; each takes its own memory.
-    connection.execute("SET preserve_insertion_order = false")
-    for some in range(0, len(looks), _LOOKS_AT_ONCE):
-        together = " UNION ALL BY NAME ".join(looks[some : some + _LOOKS_AT_ONCE])
-        connection.execute(f"INSERT INTO {_STRAGGLERS} BY NAME {together}")
-    connection.execute("SET preserve_insertion_order = true")
+        starts = _of_its_file(astray, "TIMESTAMPTZ")
+        early = f"ts >= {literal(first)}::TIMESTAMPTZ AND ts < {starts} AND day IS NOT NULL"
+        # Files are looked into side by side only if their rows may come in any order.
+        connection.execute("SET preserve_insertion_order = false")
+        connection.execute(f"INSERT INTO {_STRAGGLERS} BY NAME SELECT * FROM ({rows}) WHERE {early}")
+        connection.execute("SET preserve_insertion_order = true")
     return list(plan)
 
 
@@ -194,9 +190,13 @@ def _home(connection: duckdb.DuckDBPyConnection, only: set[str] | None) -> str:
     An expression, so that only those few rows are looked up.
     """
     found = connection.execute("SELECT file, max(day) FROM source_files GROUP BY file ORDER BY file").fetchall()
-    homes = {file: day for file, day in found if only is None or file in only}
-    days = ", ".join(literal(day) for day in homes.values())
-    return f"MAP({literal(list(homes))}, [{days}]::DATE[])[source_file]"
+    return _of_its_file({file: day for file, day in found if only is None or file in only}, "DATE")
+
+
+def _of_its_file(days: Mapping[str, date], kind: str) -> str:
+    """What `days` has for a row's file, as an SQL expression. kind: DATE, or TIMESTAMPTZ for the start of the day."""
+    listed = ", ".join(literal(day) for day in days.values())
+    return f"MAP({literal(list(days))}, [{listed}]::{kind}[])[source_file]"
 
 
 def _present(config: Config) -> set[str]:

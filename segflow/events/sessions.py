@@ -25,10 +25,11 @@ from segflow.sql import load, render
 
 STATEMENTS = ("session_events", "session_ids")
 """The statements under `sql/events/`, in the order in which they run."""
+FROM_YEAR_1_US = 62_135_596_800_000_000
+"""What a moment has more than the same time in microseconds since 1970."""
 
 _CODED = ("user_id", "source_session", "item_id", "event_type", "source_file")
 _BATCH_ROWS = 131_072
-_YEAR_1_US = -62_135_596_800_000_000
 _DAY_US = 86_400_000_000
 _HALF_DAY = timedelta(hours=12)
 _HALF_DAY_US = _DAY_US // 2
@@ -46,9 +47,10 @@ def sessions(
 
     share: (number, of how many) shares of the users. Reads the views events (one day more on both sides) and items.
     """
+    made = Sessions(connection, config)
     # Of the day after, what can follow on the last day: what comes over midnight is cut at noon.
     events = _between(connection, config, _midnight(first), _midnight(last) + _HALF_DAY, follows=True, share=share)
-    return _readable(_starting(Sessions(connection, config).add(events), (first, last)))
+    return _readable(_starting(made.add(events), (first, last)))
 
 
 def sessions_of_spans(
@@ -123,20 +125,21 @@ def _kept(connection: duckdb.DuckDBPyConnection, pieces: Iterable[pa.Table]) -> 
 class Sessions:
     """Sessions of a log that comes span after span of days, in order; each event is read once.
 
-    Between two spans, the events of the sessions are kept that may go on.
+    Between two spans, the events of the sessions are kept that may go on. Reads the view items, once.
     """
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, config: SessionConfig):
         self._connection = connection
         self._gap = config.gap_minutes * 60_000_000
         self._open: list[pa.RecordBatch] = []
+        self._items = connection.sql("SELECT item_id, title FROM items").to_arrow_table().combine_chunks()
 
     def add(self, events: pa.RecordBatchReader, until: date | None = None) -> pa.Table:
         """The sessions that have ended, with the columns of the table `sessions`.
 
         events: the columns of `events/session_events.sql`, texts plain or as dictionaries; without source_file and source_row
         when they come in the order of arrival. until: the day from which on events will come in further calls; without it,
-        no session goes on. Reads the view items.
+        no session goes on.
         """
         columns, names = _coded(self._open, events)
         columns = _ordered(columns)
@@ -150,7 +153,7 @@ class Sessions:
             self._open = [_batch(columns, names, kept)]
             columns = {name: column[~kept] for name, column in columns.items()}
             lengths = lengths[~goes_on]
-        return _gathered(self._connection, columns, lengths, names)
+        return _gathered(self._connection, columns, lengths, names, self._items)
 
 
 def _coded(kept: Sequence[pa.RecordBatch], reader: pa.RecordBatchReader) -> tuple[Columns, Names]:
@@ -231,8 +234,10 @@ def _starts(events: Columns, gap: int) -> npt.NDArray[np.bool_]:
     return breaks
 
 
-def _gathered(connection: duckdb.DuckDBPyConnection, events: Columns, lengths: Numbers, names: Names) -> pa.Table:
-    """One row a session. lengths: (sessions,) how many of the events in order each of them has."""
+def _gathered(
+    connection: duckdb.DuckDBPyConnection, events: Columns, lengths: Numbers, names: Names, catalogue: pa.Table
+) -> pa.Table:
+    """One row a session. lengths: (sessions,) how many of the events in order each of them has. catalogue: titles of items."""
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     starts = offsets[:-1]
     session = np.repeat(np.arange(len(lengths)), lengths)
@@ -247,7 +252,7 @@ def _gathered(connection: duckdb.DuckDBPyConnection, events: Columns, lengths: N
     gaps[starts] = 0
     return pa.table(
         {
-            "day": pa.array(((first + _YEAR_1_US) // _DAY_US).astype(np.int32)).cast(pa.date32()),
+            "day": pa.array(((first - FROM_YEAR_1_US) // _DAY_US).astype(np.int32)).cast(pa.date32()),
             "session_id": _ids(connection, user, source_session, first),
             "user_id": user,
             "start": _times(first),
@@ -261,7 +266,7 @@ def _gathered(connection: duckdb.DuckDBPyConnection, events: Columns, lengths: N
             "items": _lists(_share(known, offsets), items[known], names["item_id"]),
             "event_types": _lists(offsets, events["event_type"], names["event_type"]),
             "gaps": pa.ListArray.from_arrays(offsets, gaps.astype(np.float32)),
-            "text": _texts(new_offsets, items[new], _titles(connection, names["item_id"])),
+            "text": _texts(new_offsets, items[new], _titles(catalogue, names["item_id"])),
         }
     )
 
@@ -316,10 +321,9 @@ def _counts(session: Numbers, types: Numbers, sessions: int, names: pa.Array) ->
     return pa.MapArray.from_arrays(offsets, names.take(pa.array(code)), pa.array(counts))
 
 
-def _titles(connection: duckdb.DuckDBPyConnection, items: pa.Array) -> pa.Array:
+def _titles(catalogue: pa.Table, items: pa.Array) -> pa.Array:
     """The title of each item, missing where the catalogue has none."""
-    known = connection.sql("SELECT item_id, title FROM items").to_arrow_table().combine_chunks()
-    return known["title"].combine_chunks().take(pc.index_in(items, value_set=known["item_id"]))
+    return catalogue["title"].combine_chunks().take(pc.index_in(items, value_set=catalogue["item_id"]))
 
 
 def _texts(offsets: Numbers, items: Numbers, titles: pa.Array) -> pa.Array:
@@ -349,7 +353,7 @@ def _spelled(codes: Numbers, names: pa.Array) -> pa.Array:
 
 
 def _times(moments: Numbers) -> pa.Array:
-    return pa.array(moments + _YEAR_1_US).cast(pa.timestamp("us", "UTC"))
+    return pa.array(moments - FROM_YEAR_1_US).cast(pa.timestamp("us", "UTC"))
 
 
 def _midnight(day: date) -> datetime:

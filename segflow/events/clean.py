@@ -1,7 +1,7 @@
 """Cleaning: the statements under `sql/events/`, run in their order with the settings filled in.
 
-Each statement reads views and temporary tables that the one before left on the connection; what is written where is the
-caller's business. Nothing here holds rows in Python.
+Each statement reads views that the caller left on the connection, and by name what the ones before it found; what is written
+where is the caller's business. Nothing here holds rows in Python.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import duckdb
 
-from segflow.config import CleaningConfig, SessionConfig
+from segflow.config import CleaningConfig, ImputeConfig, SessionConfig
 from segflow.sql import load, render
 
 CLEANING = (
@@ -54,10 +54,11 @@ def judge(
         "suspects": render("events/suspects.sql", **limits),
         "bots": render("events/bots.sql", **limits),
         "refused": refused_query(cleaning),
-        "rejected": load("events/rejected.sql"),
     }
-    for name, query in (statements | dict(known or {})).items():
-        _table(connection, name, query)
+    # In one statement: understanding five more takes longer than the few rows of each.
+    parts = ", ".join(f"{name} AS ({query}\n)" for name, query in (statements | dict(known or {})).items())
+    query = f"WITH {parts} {load('events/rejected.sql')}"
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE rejected AS {query}")
 
 
 def macros(connection: duckdb.DuckDBPyConnection, cleaning: CleaningConfig) -> None:
@@ -95,6 +96,11 @@ def events_query(cleaning: CleaningConfig) -> str:
     )
 
 
+def fills(cleaning: CleaningConfig) -> bool:
+    """Whether `events_query` gives an event any other value than its raw row has, or a weight other than 1."""
+    return cleaning.impute != ImputeConfig() or bool(cleaning.type_weights)
+
+
 def edges(connection: duckdb.DuckDBPyConnection, sessions: SessionConfig, events: str) -> dict[str, dict[str, str]]:
     """Day -> digests of the `tail` and `head` of the table `events`: all that sessions of the days beside it can see of it."""
     statement = render(
@@ -106,10 +112,6 @@ def edges(connection: duckdb.DuckDBPyConnection, sessions: SessionConfig, events
 
 def _macro(connection: duckdb.DuckDBPyConnection, name: str, expression: str) -> None:
     connection.execute(f"CREATE OR REPLACE TEMP MACRO {name}(raw) AS {expression}")
-
-
-def _table(connection: duckdb.DuckDBPyConnection, name: str, query: str) -> None:
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {query}")
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,11 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from segflow.config import BotConfig, Config
 from segflow.events import clean, words
+from segflow.events.sessions import FROM_YEAR_1_US
 from segflow.sql import literal, render
 from segflow.tables import RAW_EVENTS
 
@@ -23,14 +25,15 @@ _ALL = {"start": None, "end": None, "gap_us": 0, "half_day_us": 0, "share": 0, "
 class Judge:
     """Says of rows, span by span, which are no events and what sessions are made of. Reads the view items.
 
-    Leaves the views raw_events and events on the connection, and the table rejected: there, source_row is the place in the rows
-    and source_file says nothing. Judging needs the order of rows only, and one number says it.
+    Leaves views and the table rejected on the connection: there, source_row is the place in the rows and source_file says
+    nothing. Judging needs the order of rows only, and one number says it.
     """
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, config: Config):
         self._connection = connection
         self._config = config
         self._views: set[str] = set()
+        self._rejected = np.zeros(0, np.int64)
 
     def rejected(self, rows: pa.Table) -> pa.Table:
         """Those of `rows` that are no events, with the reason.
@@ -54,37 +57,58 @@ class Judge:
             connection.register(f"told_{name}", places)
         known = {name: f"SELECT * FROM raw_events SEMI JOIN told_{name} USING (source_row)" for name in told}
         known["refused"] = "SELECT raw_events.*, reason FROM raw_events JOIN told_refused USING (source_row)"
+        if not len(busy):
+            known["bots"] = "SELECT day, user_id, '' AS reason FROM suspects WHERE false"
         clean.judge(connection, cleaning, known)
-        self._show(rows)
         found = connection.table("rejected").to_arrow_table()
         places = found["source_row"]
+        self._rejected = places.to_numpy()
         for name in ("source_file", "source_row"):
             found = found.set_column(found.column_names.index(name), name, rows[name].take(places))
         return found
 
     def session_events(self, rows: pa.Table) -> pa.Table:
         """What `Sessions` takes, of the `rows` that were judged last. In the order of arrival."""
-        connection, config = self._connection, self._config
-        self._view("events", clean.events_query(config.cleaning))
-        query = render("events/session_events.sql", use_source_ids=config.sessions.use_source_ids, **_ALL)
-        filled = ["event_type"] if config.cleaning.impute.event_type is not None else []
-        made = connection.sql(f"SELECT {', '.join(['source_row', *_NUMBERS, *filled])} FROM ({query})").to_arrow_table()
-        places = made["source_row"].to_numpy()
-        if (np.diff(places) < 0).any():
-            # A join may turn rows round.
-            order = np.argsort(places)
-            made, places = made.take(pa.array(order)), places[order]
-        texts = rows.select(["user_id", "item_id", "event_type", "session_id"]).take(pa.array(places))
+        config = self._config
+        made = self._filled(rows) if clean.fills(config.cleaning) else self._as_they_came(rows)
+        places = made["source_row"]
+        texts = rows.select(["user_id", "item_id", "event_type", "session_id"]).take(places)
         found = {
             "user_id": texts["user_id"],
             "source_session": texts["session_id"]
             if config.sessions.use_source_ids
             else pa.chunked_array([pa.nulls(len(made))]),
             "item_id": texts["item_id"],
-            "event_type": made["event_type"] if filled else texts["event_type"],
+            "event_type": (made if "event_type" in made.column_names else texts)["event_type"],
         }
         numbers = {name: made[name] for name in _NUMBERS}
         return pa.table({name: words.coded(values) for name, values in found.items()} | numbers)
+
+    def _filled(self, rows: pa.Table) -> pa.Table:
+        """Place, numbers and, where it may be filled in, type of each event among `rows`, in their order."""
+        config = self._config
+        self._show(rows)
+        self._view("events", clean.events_query(config.cleaning))
+        query = render("events/session_events.sql", use_source_ids=config.sessions.use_source_ids, **_ALL)
+        filled = ["event_type"] if config.cleaning.impute.event_type is not None else []
+        listed = ", ".join(["source_row", *_NUMBERS, *filled])
+        made = self._connection.sql(f"SELECT {listed} FROM ({query})").to_arrow_table()
+        # A join may turn rows round.
+        return made if (np.diff(made["source_row"].to_numpy()) >= 0).all() else made.sort_by("source_row")
+
+    def _as_they_came(self, rows: pa.Table) -> pa.Table:
+        """The same where nothing is filled in: then the statements do no more than leave out what is rejected."""
+        kept = np.ones(rows.num_rows, bool)
+        kept[self._rejected] = False
+        events = rows.select(["ts", "value"]).filter(pa.array(kept))
+        return pa.table(
+            {
+                "source_row": np.flatnonzero(kept),
+                "moment": pc.add(events["ts"].cast(pa.int64()), FROM_YEAR_1_US),
+                "value": pc.fill_null(events["value"].cast(pa.float64()), 0.0),
+                "weight": np.ones(events.num_rows),
+            }
+        )
 
     def _show(self, rows: pa.Table, places: npt.NDArray[np.intp] | None = None) -> None:
         """The view raw_events of `rows`, or of those at `places`."""

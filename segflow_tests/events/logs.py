@@ -175,13 +175,15 @@ cleanings = st.builds(
         clockwork_events=st.sampled_from([None, 10]),
         clockwork_share=st.sampled_from([0.6, 1.0]),
     ),
-    impute=st.builds(
+    # Where nothing is filled in, rows held in memory go another way.
+    impute=st.just(ImputeConfig())
+    | st.builds(
         ImputeConfig,
         quantity=st.sampled_from([None, 2.0]),
         value=st.sampled_from([None, "item_price", "item_median", 0.5, -1.0]),
         event_type=st.sampled_from([None, "view", "other"]),
     ),
-    type_weights=st.sampled_from([{}, {"buy": 5.0}, {"view": 0.0, "buy": 5.0}]),
+    type_weights=st.sampled_from([{}, {}, {"buy": 5.0}, {"view": 0.0, "buy": 5.0}]),
 )
 """All cleaning settings, with limits that a small log can exceed."""
 

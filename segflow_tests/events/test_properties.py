@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import duckdb
@@ -75,13 +76,15 @@ def test_rows_in_memory_are_judged_as_those_in_tables(
     judge = in_memory.Judge(engine, config)
     engine.register("judged", judge.rejected(held))
     taken = judge.session_events(held).to_pylist()
-    engine.execute("DROP VIEW events")
+    engine.execute("DROP VIEW IF EXISTS events")
     engine.execute("DROP VIEW raw_events")
 
     assert multiset(steps.records(engine, "FROM judged")) == multiset(refused)
     assert [(row["user_id"], row["item_id"], row["event_type"], row["value"], row["weight"]) for row in taken] == [
         (row["user_id"], row["item_id"], row["event_type"], row["value"] or 0.0, row["weight"]) for row in kept
     ]
+    year_1 = datetime(1, 1, 1, tzinfo=UTC)
+    assert [row["moment"] for row in taken] == [(row["ts"] - year_1) // timedelta(microseconds=1) for row in kept]
     assert [row["source_session"] for row in taken] == [row["session_id"] if use_source_ids else None for row in kept]
 
 

@@ -9,7 +9,7 @@ UI_PORT ?= 3000
 MLFLOW_PORT ?= 5000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-ui bench-events check format docs ui mlflow clean
+.PHONY: help demo test test-slow test-ui bench-events bench-representation check format docs ui mlflow clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -41,6 +41,14 @@ test-ui: $(VENV)/.dev ## the Dagster UI in a headless Chromium (needs one on the
 
 bench-events: $(VENV)/.dev ## rows to sessions against Polars and a floor, up to 50 M rows (needs 10 GB of disk, about 10 minutes)
 	@$(BIN)/python -m segflow_tests.benchmarks.bench_events
+
+# Peers whose pins do not fit live in a folder of their own, seen by the benchmark only.
+$(VENV)/.peers: segflow_tests/benchmarks/peers.txt $(VENV)/.dev
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/peers -r $<
+	@touch $@
+
+bench-representation: $(VENV)/.peers ## texts, sessions, users and positions a second against sentence-transformers and RecTools (about 15 minutes)
+	@PYTHONPATH=$(CURDIR)/$(VENV)/peers $(BIN)/python -m segflow_tests.benchmarks.bench_representation
 
 check: $(VENV)/.dev ## style, types, architecture, definitions
 	@$(BIN)/ruff check .

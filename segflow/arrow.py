@@ -27,3 +27,12 @@ def matrix(column: pa.ChunkedArray | pa.ListArray) -> npt.NDArray[np.float32]:
     if (lengths != lengths[0]).any():
         raise ValueError("the lists differ in length")
     return flat.reshape(len(lists), int(lengths[0]))
+
+
+def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """`table` with the columns of `schema` in their order and types; a column that it lacks is all null."""
+    columns = [
+        table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(table.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.Table.from_arrays(columns, names=schema.names)

@@ -121,6 +121,8 @@ def _absolute(config: Config, folder: Path) -> Config:
                 }
             ),
             "storage": fix(config.storage, "root"),
+            "text": fix(config.text, "cache"),
+            "behavior": fix(config.behavior, "checkpoints"),
             "compute": fix(config.compute, "spill"),
             "tracking": fix(config.tracking, "root"),
             "report": fix(config.report, "folder"),

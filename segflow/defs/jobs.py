@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import dagster as dg
 
+from segflow.defs.partitions import CONFIG
+
+# What the settings leave off is an asset all the same, but no job makes it.
+OPTIONAL_MODELS = ["text_adapter"] if "adapted" in CONFIG.users.views else []
+
 CATALOGUE = dg.define_asset_job(
     "catalogue",
     selection=["source_files", "items", "users", "user_edges", "item_embeddings"],
@@ -37,13 +42,25 @@ DAYS = dg.define_asset_job(
 )
 MODELS_WEEK = dg.define_asset_job(
     "models_week",
-    selection=["behavior_model", "global_ranker"],
-    description="What a week learns from everybody: the behaviour model and the global ranker.",
+    selection=["behavior_model", *OPTIONAL_MODELS, "global_ranker"],
+    description="What a week learns from everybody: the behaviour model, the global ranker, the adapted language model.",
 )
 SEGMENTS_WEEK = dg.define_asset_job(
     "segments_week",
-    selection=["user_embeddings", "segmentation", "segment_ledger", "user_segments", "segment_profiles"],
+    selection=[
+        "user_views",
+        "user_embeddings",
+        "segmentation",
+        "segment_ledger",
+        "user_segments",
+        "segment_profiles",
+    ],
     description="The segments of a week, tied to those of the week before.",
+)
+PROBE_WEEK = dg.define_asset_job(
+    "probe_week",
+    selection=["representation_probe"],
+    description="What the views of the users tell of the week; needs the events of that week.",
 )
 SEGMENT_RANKERS = dg.define_asset_job(
     # A job may not have the name of an asset: both become op graphs of the same code location.
@@ -53,8 +70,15 @@ SEGMENT_RANKERS = dg.define_asset_job(
 )
 REPORT_WEEK = dg.define_asset_job(
     "report_week",
-    selection=["control_rankers", "recommendations", "ranking_results", "list_quality", "evaluation_report"],
-    description="The controls, recommendations, the test on the following week, and the report.",
+    selection=[
+        "representation_probe",
+        "control_rankers",
+        "recommendations",
+        "ranking_results",
+        "list_quality",
+        "evaluation_report",
+    ],
+    description="The probe, the controls, recommendations, the test on the following week, and the report.",
 )
 
 ALL = [
@@ -65,6 +89,7 @@ ALL = [
     DAYS,
     MODELS_WEEK,
     SEGMENTS_WEEK,
+    PROBE_WEEK,
     SEGMENT_RANKERS,
     REPORT_WEEK,
 ]

@@ -78,6 +78,7 @@ HISTORY_AND_TEST = Window(
     lambda first, last: (first - _HISTORY * WEEK, first + 2 * WEEK),
 )
 SAME_WEEK = Window("same week", dg.TimeWindowPartitionMapping(), lambda first, last: (first, last + DAY))
+WEEK_BEFORE = Window("the week before", _weeks(-1, -1), lambda first, last: (first - WEEK, first))
 EARLIER_WEEKS = Window("earlier weeks", _weeks(-_HISTORY, -1), lambda first, last: (first - _HISTORY * WEEK, first))
 THIS_AND_EARLIER_WEEKS = Window(
     "the week and earlier ones", _weeks(-_HISTORY, 0), lambda first, last: (first - _HISTORY * WEEK, first + DAY)

@@ -12,13 +12,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from segflow import tables
-from segflow.arrow import matrix
+from segflow.arrow import matrix, vector_column
+from segflow.config import View
 from segflow.defs.step import Step
 from segflow.sql import load
 
 if TYPE_CHECKING:
     from segflow.rankers.global_ranker import Delta, GlobalRanker
     from segflow.rankers.snapshot import RankingWeek
+    from segflow.representation.adaptation import Adapter
     from segflow.representation.behavior import BehaviorModel
     from segflow.representation.sequences import EventSequences
 
@@ -63,6 +65,50 @@ def events_with_category(step: Step) -> pa.Table:
     step.view(tables.EVENTS)
     step.view(tables.ITEMS)
     return step.query(load("representation/events_with_category.sql"))
+
+
+def session_vectors(step: Step) -> dict[str, pa.Table]:
+    """For each configured view that pools sessions, their user_id, start and vector in the step's history."""
+    from segflow.representation.encoder import Encoder
+    from segflow.representation.text import journey_vectors
+    from segflow.representation.text_cache import TextCache
+    from segflow.representation.views import latest_sessions, session_pools
+
+    config = step.config.text
+    found: dict[str, pa.Table] = {}
+    if "text" in step.config.users.views:
+        found["text"] = step.read(tables.SESSION_EMBEDDINGS, ["user_id", "start", "vector"])
+    if "journey" in step.config.users.views:
+        latest = latest_sessions(step.read(tables.SESSIONS, ["user_id", "start", "text"]), config.journey_sessions)
+        encoder = Encoder.load(config, step.config.compute.threads)
+        vectors = journey_vectors(encoder, TextCache(config.cache), latest["text"])
+        found["journey"] = latest.select(["user_id", "start"]).append_column("vector", vector_column(vectors))
+    if "adapted" in step.config.users.views:
+        items = step.read(tables.ITEMS, ["item_id", "text"])
+        encoder = text_adapter_of(step).apply(Encoder.load(config, step.config.compute.threads))
+        vectors = TextCache(config.cache).vectors(encoder, items["text"].to_pylist())
+        sessions = step.read(tables.SESSIONS, ["user_id", "start", "items"])
+        found["adapted"] = session_pools(sessions, items["item_id"].to_pylist(), vectors)
+    return found
+
+
+def text_adapter_of(step: Step) -> Adapter:
+    """What the language model learned from the log before the step's week."""
+    from segflow.representation.adaptation import Adapter
+
+    return Adapter.from_bytes(step.read(tables.TEXT_ADAPTER, ["model"])["model"][0].as_py())
+
+
+def chosen_views(step: Step) -> list[View]:
+    """The views that the probe of the week before chose; the listed ones if there was none."""
+    step.view(tables.REPRESENTATION_PROBE)
+    rows = step.query("SELECT DISTINCT candidate FROM representation_probe WHERE chosen").to_pylist()
+    if not rows:
+        step.note(no_probe="the week before was not probed; all listed views are fused")
+        return step.config.users.listed
+    from segflow.representation.probe import views_in
+
+    return views_in(rows[0]["candidate"])
 
 
 def behavior_model_of(step: Step) -> BehaviorModel:

@@ -13,6 +13,7 @@ from typing import Any
 
 import dagster as dg
 
+from segflow.defs.jobs import OPTIONAL_MODELS
 from segflow.defs.materializes import PLANS, Plan
 from segflow.defs.partitions import stretches
 from segflow.defs.progress import PROGRESS
@@ -24,9 +25,17 @@ Say = Callable[[str], None]
 _JOBS = {
     "catalogue": ["source_files", "items", "users", "user_edges", "item_embeddings"],
     "days": ["raw_events", "events", "sessions", "user_days", "day_reports", "session_embeddings"],
-    "models_week": ["behavior_model", "global_ranker"],
-    "segments_week": ["user_embeddings", "segmentation", "segment_ledger", "user_segments", "segment_profiles"],
+    "models_week": ["behavior_model", *OPTIONAL_MODELS, "global_ranker"],
+    "segments_week": [
+        "user_views",
+        "user_embeddings",
+        "segmentation",
+        "segment_ledger",
+        "user_segments",
+        "segment_profiles",
+    ],
     "segment_rankers_week": ["segment_rankers"],
+    "probe_week": ["representation_probe"],
     "report_week": ["control_rankers", "recommendations", "ranking_results", "evaluation_report"],
 }
 
@@ -55,8 +64,12 @@ class Runner:
         self._group("models_week", [week.isoformat()])
 
     def segments(self, week: date) -> None:
-        """The segments of a week. Earlier weeks come first: they give the segments their ids."""
+        """The segments of a week, and the probe of what they were made from, which may choose the views of the week after.
+
+        Earlier weeks come first: they also give the segments their ids.
+        """
         self._group("segments_week", [week.isoformat()])
+        self._group("probe_week", [week.isoformat()])
 
     def report(self, week: date) -> None:
         """Segment rankers, controls, recommendations, the test and the report."""

@@ -41,9 +41,13 @@ class Curve:
         self._step.run.metrics(metrics, step=epoch)
 
     def best(self, by: str) -> dict[str, float]:
-        """The figures of the epoch with the smallest `by`, which is the one that training keeps."""
+        """The figures of the epoch with the smallest `by`, which is the one that training keeps.
+
+        Speeds are left out: they go to MLflow, and a model's row is the same each time it is made.
+        """
         best = min(range(len(self._epochs)), key=lambda epoch: self._epochs[epoch][by])
-        return {**self._epochs[best], "epochs": len(self._epochs), "best_epoch": best}
+        figures = {name: value for name, value in self._epochs[best].items() if not name.endswith("_per_second")}
+        return {**figures, "epochs": len(self._epochs), "best_epoch": best}
 
 
 class Step:

@@ -76,6 +76,37 @@ class SweepRow:
 
 
 @dataclass(frozen=True)
+class ProbeRow:
+    """How well one candidate (a view of the users, several fused, or a baseline) foretells one task in the next week.
+
+    `low`, `high`: interval of the score; `difference...`: to the aggregated features, None for themselves.
+    """
+
+    candidate: str
+    kind: str
+    task: str
+    metric: str
+    columns: int
+    users: int
+    score: float
+    low: float
+    high: float
+    difference: float | None
+    difference_low: float | None
+    difference_high: float | None
+    chosen: bool
+
+
+@dataclass(frozen=True)
+class ProbeTable:
+    """The probe with a row per candidate, best first, and a column per task; `sentence` says what follows."""
+
+    tasks: Sequence[tuple[str, str]]
+    rows: Sequence[tuple[ProbeRow, Mapping[str, ProbeRow]]]
+    sentence: str
+
+
+@dataclass(frozen=True)
 class AttributeRow:
     """Association of the segments with one static attribute that was not clustered on."""
 
@@ -113,6 +144,7 @@ class ReportInput:
     ledger: Sequence[LedgerRow] = ()
     migration: Sequence[Migration] = ()
     sweep: Sequence[SweepRow] = ()
+    probe: Sequence[ProbeRow] = ()
     attributes: Sequence[AttributeRow] = ()
     lists: Sequence[ListQuality] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -151,6 +183,7 @@ def render(report: ReportInput) -> str:
         latest=[row for row in report.ledger if row.week == max(one.week for one in report.ledger)],
         sparklines=_sparklines(report.ledger),
         migration=_migration_matrix(report.migration),
+        probe=_probe_table(report.probe),
         largest_null=max(
             (row.null_silhouette for row in report.sweep if row.null_silhouette is not None), default=None
         ),
@@ -251,6 +284,39 @@ def _sparklines(ledger: Sequence[LedgerRow]) -> dict[str, Markup]:
         segment_id: sparkline(values, "users by week: " + ", ".join(map(str, values)))
         for segment_id, values in sizes.items()
     }
+
+
+_PROBE_TASKS = {
+    "mean": "All three",
+    "churn": "Who stays away",
+    "category": "Which categories",
+    "spend": "How much is spent",
+}
+
+
+def _probe_table(rows: Sequence[ProbeRow]) -> ProbeTable | None:
+    if not rows:
+        return None
+    scores: dict[str, dict[str, ProbeRow]] = {}
+    for row in rows:
+        scores.setdefault(row.candidate, {})[row.task] = row
+    overall = sorted((row for row in rows if row.task == "mean"), key=lambda row: (-row.score, row.candidate))
+    tasks = [(task, title) for task, title in _PROBE_TASKS.items() if any(row.task == task for row in rows)]
+    return ProbeTable(tasks, [(row, scores[row.candidate]) for row in overall], _probe_sentence(overall))
+
+
+def _probe_sentence(overall: Sequence[ProbeRow]) -> str:
+    """Whether the learned views are worth more than features that anybody can count."""
+    one = next((row for row in overall if row.chosen), None)
+    if one is None or one.difference is None or one.difference_low is None or one.difference_high is None:
+        return "No set of views was chosen."
+    interval = f"{signed(one.difference)} [{signed(one.difference_low)}, {signed(one.difference_high)}]"
+    chosen = f"The smallest set within one standard error of the best is {one.candidate}"
+    if one.difference_low > 0:
+        return f"{chosen}: it foretells more than plainly aggregated features, by {interval}."
+    if one.difference_high < 0:
+        return f"{chosen}: plainly aggregated features foretell more, the difference is {interval}."
+    return f"{chosen}: against plainly aggregated features nothing is decided, {interval}."
 
 
 def _migration_matrix(rows: Sequence[Migration]) -> list[tuple[str, list[tuple[str, int, float]]]]:

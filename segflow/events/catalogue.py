@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import re
+from string import Formatter
+
 import duckdb
 
-from segflow.config import EdgeSource, EventSource, ItemSource, SourceConfig, UserSource
+from segflow.config import EdgeSource, EventSource, ItemSource, SourceConfig, TextConfig, UserSource
 from segflow.errors import UserError
 from segflow.events.mapping import ITEMS_VIEW, check_columns, items_input, prepare, register_inputs
 from segflow.events.source import columns as columns_of
 from segflow.events.source import register, text_of
-from segflow.sql import literal, load
+from segflow.sql import literal, render
 
 USERS_VIEW = "source_users"
 EDGES_VIEW = "source_edges"
 
+# RE2's own classes of blanks and of word edges know ASCII only.
+_BLANK = r"[\p{Z}\p{Cc}]+"
+_OPENING, _CLOSING = re.compile(r"[(\[]*$"), re.compile(r"^[)\]]*")
+_BEFORE, _AFTER = r"^|[^\p{L}\p{N}]", r"$|[^\p{L}\p{N}]"
 
-def items_query(connection: duckdb.DuckDBPyConnection, source: SourceConfig) -> str:
-    """The query of the `items` table. Without a catalogue, items are what the events name, with their id as title."""
+
+def items_query(connection: duckdb.DuckDBPyConnection, source: SourceConfig, text: TextConfig | None = None) -> str:
+    """The query of the `items` table. Without a catalogue, items are what the events name, with their id as title.
+
+    text: how item texts are composed; by the defaults without it.
+    """
+    text = text or TextConfig()
     items = source.items or _items_of_events(source.events)
     read = items_input(source)
     # Rows of events that are broken go to quarantine; a broken catalogue is refused.
@@ -29,7 +41,45 @@ def items_query(connection: duckdb.DuckDBPyConnection, source: SourceConfig) -> 
         present = columns_of(connection, ITEMS_VIEW)
         check_columns("source.items.columns", items.columns, present, read.path)
         connection.execute(f"CREATE OR REPLACE TEMP VIEW prepared_items AS {_mapped(items, present)}")
-    return load("events/items.sql")
+    connection.execute(f"CREATE OR REPLACE TEMP MACRO cleaned(words) AS {_cleaned('words', text)}")
+    return render("events/items.sql", lowercase=text.lowercase, **_template(text.template))
+
+
+def _template(template: str) -> dict[str, str | list[str]]:
+    """The fields in order, what stands before the first of them and behind each, and the brackets around each.
+
+    Brackets belong to their field: they go where it is empty.
+    """
+    fields, texts = [], [""]
+    for text, name, _, _ in Formatter().parse(template):
+        texts[-1] += text
+        if name is not None:
+            fields.append(name)
+            texts.append("")
+    opening = [_OPENING.findall(text)[0] for text in texts[:-1]]
+    closing = [_CLOSING.findall(text)[0] for text in texts[1:]]
+    bare = [_CLOSING.sub("", text, count=1) if place else text for place, text in enumerate(texts)]
+    bare = [_OPENING.sub("", text, count=1) if place < len(fields) else text for place, text in enumerate(bare)]
+    return {"fields": fields, "before": bare[0], "between": bare[1:], "opening": opening, "closing": closing}
+
+
+def _cleaned(words: str, text: TextConfig) -> str:
+    """The expression of `words` in plain spaces, with units spelled out and without stop phrases; NULL if nothing is left.
+
+    Control characters count as spaces.
+    """
+    clean = f"regexp_replace({words}, '{_BLANK}', ' ', 'g')"
+    for unit in sorted(text.units, key=len, reverse=True):
+        found = literal(f"(?i)([0-9]) ?{re.escape(unit)}({_AFTER})")
+        spelled = literal(r"\1 " + text.units[unit].replace("\\", r"\\") + r"\2")
+        clean = f"regexp_replace({clean}, {found}, {spelled}, 'g')"
+    if text.stop_phrases:
+        phrases = "|".join(re.escape(phrase) for phrase in sorted(text.stop_phrases, key=len, reverse=True))
+        found = literal(f"(?i)({_BEFORE})(?:{phrases})({_AFTER})")
+        # Twice, because two phrases side by side share the space between them.
+        for _ in range(2):
+            clean = rf"regexp_replace({clean}, {found}, '\1\2', 'g')"
+    return f"NULLIF(trim(regexp_replace({clean}, ' +', ' ', 'g')), '')"
 
 
 def users_query(connection: duckdb.DuckDBPyConnection, source: UserSource | None) -> str:

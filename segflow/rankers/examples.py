@@ -106,7 +106,7 @@ def build_examples(
     return Examples(
         users=users,
         cut=when,
-        states=backbone.states(sequences, np.asarray(cuts, np.int64)[when], users),
+        states=backbone.states(sequences, np.asarray(cuts, np.int64)[when], users, "last"),
         context=np.concatenate([features.context[users] for users, features, _, _ in parts]),
         cooccurrence=np.concatenate([scores for _, _, scores, _ in parts]),
         log_popularity=np.stack([features.log_popularity for _, features, _, _ in parts]),

@@ -1,4 +1,4 @@
-"""Moments: a user's log grouped by timestamp, and the padded batches of them that the behaviour model reads.
+"""Moments: a user's log grouped by timestamp, and the packed batches of them that the behaviour model reads.
 
 A *moment* is everything one user did at one timestamp. Its events have no order among themselves (the lines of a
 basket, say). Lives here: finding moments, cutting them into windows, batching windows. Does not live here: anything
@@ -7,7 +7,6 @@ learned.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +17,7 @@ from torch import Tensor
 from segflow.representation.sequences import EventSequences
 
 MINUTE = 60_000_000
+HOUR = 60 * MINUTE
 # Edges in minutes between the buckets of a time gap: from one minute to a year, about two per factor of four.
 GAP_EDGES = np.geomspace(1, 60 * 24 * 365, 19)
 VALUE_BUCKETS = 16
@@ -31,11 +31,14 @@ class Moments:
     events: npt.NDArray[np.int64]  # (M + 1,) first event of each moment
     times: npt.NDArray[np.int64]  # (M,) microseconds
     gaps: npt.NDArray[np.int64]  # (M,) bucket of the gap since the moment before; 0 for a user's first
+    hours: npt.NDArray[np.int64]  # (M,) hour of the day in UTC, 0 to 23
+    weekdays: npt.NDArray[np.int64]  # (M,) weekday in UTC, Monday is 0
     follows: npt.NDArray[np.bool_]  # (M,) whether the same user has another moment
     next_session: npt.NDArray[np.int64]  # (M,) start of the user's next session in microseconds; -1 if none
 
 
 def find_moments(sequences: EventSequences, session_gap_minutes: float) -> Moments:
+    """Group the log by user and timestamp; a session ends with a silence of more than ``session_gap_minutes``."""
     users = sequences.user_of_event
     times = sequences.times
     starts = np.ones(len(times), bool)
@@ -59,12 +62,17 @@ def find_moments(sequences: EventSequences, session_gap_minutes: float) -> Momen
         events=np.append(first, len(times)).astype(np.int64),
         times=when,
         gaps=buckets.astype(np.int64),
+        hours=when // HOUR % 24,
+        # The first of January 1970 was a Thursday.
+        weekdays=(when // (24 * HOUR) + 3) % 7,
         follows=np.append(same[1:], False) if len(first) else np.zeros(0, bool),
         next_session=np.where(valid, when[inside], -1) if len(first) else np.zeros(0, np.int64),
     )
 
 
-def expand(starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64]) -> tuple[np.ndarray, np.ndarray]:
+def expand(
+    starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """All indices of the ranges [start, stop), one after the other, and the number of the range each belongs to."""
     lengths = stops - starts
     owner = np.repeat(np.arange(len(starts)), lengths)
@@ -74,52 +82,62 @@ def expand(starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64]) -> tuple
 
 @dataclass(frozen=True)
 class Batch:
-    """Windows of moments, padded on the right to one length (causal attention never looks there)."""
+    """Windows of moments, packed one behind the other; windows of one length are neighbours.
 
-    moments: npt.NDArray[np.int64]  # (windows, length) moment index, -1 where padded
-    gaps: Tensor  # (windows, length)
-    sizes: Tensor  # (windows * length,) events in each moment, at least 1
-    item_set: Tensor  # (n,) the distinct items of the batch
-    items: Tensor  # (events,) position in item_set; n stands for "no item"
-    types: Tensor
-    values: Tensor
-    moment_of_event: Tensor  # (events,) position in windows * length
+    P positions are the moments of all windows, E events are those of all positions.
+    """
+
+    moments: npt.NDArray[np.int64]  # (P,) number of the moment
+    shapes: tuple[tuple[int, int], ...]  # (windows, length) of each run of windows of one length
+    gaps: Tensor  # (P,)
+    hours: Tensor  # (P,)
+    weekdays: Tensor  # (P,)
+    sizes: Tensor  # (P,) events in each moment, as a float
+    starts: Tensor  # (P,) first of the moment's events below
+    items: npt.NDArray[np.int64]  # (E,) index in the catalogue; -1 for no item
+    types: Tensor  # (E,)
+    values: Tensor  # (E,) bucket
+
+    @property
+    def last(self) -> npt.NDArray[np.int64]:
+        """Position of each window's last moment, in the order of the windows."""
+        lengths = np.concatenate([np.full(windows, length) for windows, length in self.shapes])
+        return np.cumsum(lengths) - 1
 
 
 def make_batch(
     sequences: EventSequences, moments: Moments, starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64]
 ) -> Batch:
-    """Windows of moments [start, stop) as one padded batch."""
-    length = int((stops - starts).max())
-    index = starts[:, None] + np.arange(length)[None, :]
-    index = np.where(index < stops[:, None], index, -1)
-    flat = index.ravel()
-    real = np.flatnonzero(flat >= 0)
-    first, last = moments.events[flat[real]], moments.events[flat[real] + 1]
-    events, owner = expand(first, last)
-    sizes = np.ones(flat.size, np.float32)
-    sizes[real] = last - first
-    items = sequences.items[events]
-    item_set, position = np.unique(items, return_inverse=True)
-    has_none = bool(len(item_set)) and item_set[0] < 0
-    item_set = item_set[1:] if has_none else item_set
-    position = np.where(items < 0, len(item_set), position - int(has_none))
-    buckets = np.log2(1 + np.maximum(sequences.values[events], 0)) * 2
+    """Windows of moments [start, stop), none empty and none shorter than the one after it, as one packed batch."""
+    lengths, first, windows = np.unique(starts - stops, return_index=True, return_counts=True)
+    assert (np.diff(first) > 0).all(), "windows must come longest first"
+    index, _ = expand(starts, stops)
+    begin, end = moments.events[index], moments.events[index + 1]
+    events, _ = expand(begin, end)
+    sizes = end - begin
+    # A missing value counts as none.
+    doubled = np.log2(1 + np.fmax(sequences.values[events], 0)) * 2
     return Batch(
         moments=index,
-        gaps=torch.from_numpy(np.where(index >= 0, moments.gaps[np.maximum(index, 0)], 0)),
-        sizes=torch.from_numpy(sizes),
-        item_set=torch.from_numpy(item_set.astype(np.int64)),
-        items=torch.from_numpy(position.astype(np.int64)),
+        shapes=tuple(zip(windows.tolist(), (-lengths).tolist(), strict=True)),
+        gaps=torch.from_numpy(moments.gaps[index]),
+        hours=torch.from_numpy(moments.hours[index]),
+        weekdays=torch.from_numpy(moments.weekdays[index]),
+        sizes=torch.from_numpy(sizes.astype(np.float32)),
+        starts=torch.from_numpy(np.cumsum(sizes) - sizes),
+        items=sequences.items[events].astype(np.int64),
         types=torch.from_numpy(sequences.types[events].astype(np.int64)),
-        values=torch.from_numpy(np.minimum(buckets.astype(np.int64), VALUE_BUCKETS - 1)),
-        moment_of_event=torch.from_numpy(real[owner]),
+        values=torch.from_numpy(np.fmin(doubled, VALUE_BUCKETS - 1).astype(np.int64)),
     )
 
 
-def windows_of(moments: Moments, context: int, shift: npt.NDArray[np.int64]) -> tuple[np.ndarray, np.ndarray]:
-    """Cut each user's moments into windows of at most ``context``, the first one ``shift`` moments shorter."""
-    begin, end = moments.offsets[:-1], moments.offsets[1:]
+def windows_of(
+    begin: npt.NDArray[np.int64],
+    end: npt.NDArray[np.int64],
+    context: int,
+    shift: npt.NDArray[np.int64],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Cut the moments [begin, end) of each user into windows of at most ``context``, the first ``shift`` shorter."""
     pieces = (end - begin + shift + context - 1) // context
     number, user = expand(np.zeros_like(pieces), pieces)
     start = begin[user] - shift[user] + number * context
@@ -129,12 +147,34 @@ def windows_of(moments: Moments, context: int, shift: npt.NDArray[np.int64]) -> 
     return start[real], stop[real]
 
 
-def group_by_length(starts: np.ndarray, stops: np.ndarray, batch_moments: int) -> Iterator[np.ndarray]:
-    """Group windows of like length, so that padding is rare and shapes repeat; yields window numbers."""
+def batches_of(
+    starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64], batch_moments: int
+) -> list[npt.NDArray[np.int64]]:
+    """Numbers of the windows of each batch: about ``batch_moments`` moments of windows of like length, longest first.
+
+    Few distinct lengths in a batch mean few attention products.
+    """
     order = np.argsort(starts - stops, kind="stable")
-    position = 0
-    while position < len(order):
-        longest = int(stops[order[position]] - starts[order[position]])
-        size = max(1, batch_moments // longest)
-        yield order[position : position + size]
-        position += size
+    batch = (np.cumsum((stops - starts)[order]) - 1) // batch_moments
+    return np.split(order, np.flatnonzero(np.diff(batch)) + 1) if len(order) else []
+
+
+def full_batches(
+    starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64], batch_moments: int
+) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+    """Starts and stops of the windows of each batch, as ``batches_of``, with exactly ``batch_moments`` moments in all but one.
+
+    A window that does not fit is cut in two. Matrices of one shape at every step run twice as fast as others.
+    """
+    order = np.argsort(starts - stops, kind="stable")
+    behind = np.cumsum((stops - starts)[order])
+    total = int(behind[-1]) if len(behind) else 0
+    edges = np.unique(np.concatenate([[0], behind, np.arange(0, total, batch_moments)]))
+    left, right = edges[:-1], edges[1:]
+    window = np.searchsorted(behind, left, side="right")
+    stop = stops[order][window] - (behind[window] - right)
+    start = stop - (right - left)
+    batch = left // batch_moments
+    sorted_ = np.lexsort((start - stop, batch))
+    cuts = np.flatnonzero(np.diff(batch[sorted_])) + 1
+    return list(zip(np.split(start[sorted_], cuts), np.split(stop[sorted_], cuts), strict=True)) if total else []

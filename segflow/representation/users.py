@@ -1,4 +1,4 @@
-"""User vectors: engagement features, pooled text profiles, and the fusion of several views into one vector per user.
+"""User vectors: engagement features, pooled text profiles, static attributes, and the fusion of views into one vector.
 
 What does not live here: the encoding of text and the behaviour model (they hand their vectors in), and the clustering.
 """
@@ -13,6 +13,7 @@ from typing import NamedTuple
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.decomposition import PCA
@@ -39,6 +40,10 @@ _LOGGED = (
     "distinct_items",
     "distinct_categories",
 )
+
+
+# A value that fewer users share says who somebody is rather than what they are like.
+_RARE_SHARE = 0.01
 
 
 class UserFeatures(NamedTuple):
@@ -114,6 +119,30 @@ def text_profiles(
     return np.divide(pooled, length, out=np.zeros_like(pooled), where=length > 0).astype(np.float32)
 
 
+def attribute_features(attributes: pa.Table, users: list[str]) -> UserFeatures:
+    """Static attributes of `users`, one-hot: (U, A) float32 of 0 and 1 with columns named `attribute=value`.
+
+    `attributes` has user_id, attribute and value. Values that fewer than 1 % of the users with the attribute have are
+    one column, `attribute=other`. A user without the attribute has zeros there.
+    """
+    row = pc.index_in(attributes["user_id"], pa.array(users, pa.string()))
+    rows, row = attributes.filter(row.is_valid()), row.drop_null().to_numpy()
+    pairs = pc.binary_join_element_wise(rows["attribute"], rows["value"], "=").combine_chunks().dictionary_encode()
+    code, texts = pairs.indices.to_numpy(), pairs.dictionary.to_pylist()
+    holders = np.bincount(code, minlength=len(texts))
+    attribute = [text.split("=", 1)[0] for text in texts]
+    known = {one: sum(n for n, name in zip(holders, attribute, strict=True) if name == one) for one in set(attribute)}
+    shown = [
+        text if count >= _RARE_SHARE * known[name] else f"{name}=other"
+        for text, count, name in zip(texts, holders, attribute, strict=True)
+    ]
+    names = sorted(set(shown))
+    column = np.array([names.index(one) for one in shown], int)
+    found = np.zeros((len(users), len(names)), np.float32)
+    found[row, column[code]] = 1.0
+    return UserFeatures(users, found, names)
+
+
 @dataclass(frozen=True)
 class ViewProjection:
     """How one view (U, d) becomes its block (U, p) of the fused vector: (x - mean) @ projection."""
@@ -172,15 +201,13 @@ def fuse(views: Mapping[str, FloatArray], config: UserEmbeddingConfig) -> Fused:
     sign that makes the largest loading positive. Columns that do not vary are dropped from the distance; a view
     that does not vary at all adds zeros. Views are taken in the order of their names.
 
-    Raises UserError when a configured weight names no view, or no weight is positive.
+    Raises UserError when no view has a positive weight.
     """
-    unknown = sorted(set(config.view_weights) - set(views))
-    if unknown:
-        raise UserError(f"users.view_weights names the unknown view {unknown[0]!r}; known: {', '.join(sorted(views))}")
-    weights = {name: config.view_weights.get(name, 1.0) for name in sorted(views)}
+    configured = {str(name): weight for name, weight in config.view_weights.items()}
+    weights = {name: configured.get(name, 1.0) for name in sorted(views)}
     total = sum(weights.values())
     if total <= 0:
-        raise UserError("users.view_weights are all 0; give at least one view a positive weight")
+        raise UserError(f"users.view_weights are 0 for {', '.join(weights)}; give at least one a positive weight")
     fusion = Fusion({name: _project(views[name], config.view_dims, weights[name] / total) for name in weights})
     return Fused(fusion.apply(views), fusion.columns, fusion)
 

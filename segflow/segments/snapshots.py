@@ -35,12 +35,18 @@ class Snapshot:
     assignment: Assignment
 
     @classmethod
-    def of(cls, embeddings: pa.Table, clustering: Clustering) -> Snapshot:
-        """From rows of `user_embeddings` of one week."""
-        enough = embeddings.filter(embeddings["enough_history"])
-        users = enough["user_id"].to_pylist()
-        features = UserFeatures(users, matrix(enough["engagement"]), enough["engagement_names"][0].as_py())
-        return cls(users, features, clustering.assign(matrix(enough["fused"])))
+    def of(cls, embeddings: pa.Table, views: pa.Table, clustering: Clustering) -> Snapshot:
+        """From rows of `user_embeddings` and `user_views` of one week, both in order of the user.
+
+        Raises ValueError when the two do not hold the same users.
+        """
+        if not embeddings["user_id"].equals(views["user_id"]):
+            raise ValueError("user_embeddings and user_views hold different users; materialize user_embeddings again")
+        enough = embeddings["enough_history"]
+        described = views.filter(enough)
+        users = described["user_id"].to_pylist()
+        features = UserFeatures(users, matrix(described["engagement"]), described["engagement_names"][0].as_py())
+        return cls(users, features, clustering.assign(matrix(embeddings.filter(enough)["fused"])))
 
     def groups(self, scale: npt.NDArray[np.floating]) -> dict[int, Group]:
         """Cluster number -> members and the centre of their engagement, in units of `scale`.

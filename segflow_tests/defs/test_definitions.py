@@ -22,6 +22,7 @@ from segflow.defs.partitions import (
     NEIGHBOUR_DAYS,
     SAME_DAY,
     SAME_WEEK,
+    WEEK_BEFORE,
     Window,
 )
 from segflow.events.files import SourceFile
@@ -78,7 +79,9 @@ def test_a_window_ends_where_it_says(window: Window, end: date) -> None:
     assert first == WEEK - timedelta(weeks=CONFIG.calendar.history_weeks)
 
 
-@pytest.mark.parametrize("name", ["behavior_model", "user_embeddings", "segmentation", "segment_rankers"])
+@pytest.mark.parametrize(
+    "name", ["behavior_model", "text_adapter", "user_views", "user_embeddings", "segmentation", "segment_rankers"]
+)
 def test_what_learns_sees_nothing_of_its_own_week(name: str) -> None:
     """Tables of the same week are made by plans of which the same holds."""
     for table, window in PLANS[name].reads.items():
@@ -94,6 +97,20 @@ def test_only_the_test_itself_reads_the_test_week() -> None:
         if table.partitions and window.days and window.days(WEEK, WEEK)[1] > WEEK + timedelta(days=7)
     }
     assert readers == {"ranking_results"}
+
+
+def test_only_what_tunes_and_tests_reads_the_snapshot_week() -> None:
+    """The probe's answer is used by later weeks only: `user_embeddings` reads that of the week before."""
+    readers = {
+        plan.name
+        for plan in PLANS.values()
+        for table, window in plan.reads.items()
+        if table.partitions == ("day",) and plan.tables[0].partitions[:1] == ("week",)
+        if window.days and window.days(WEEK, WEEK)[1] > WEEK
+    }
+    assert readers == {"global_ranker", "recommendations", "ranking_results", "representation_probe"}
+    assert WEEK_BEFORE.days is not None
+    assert WEEK_BEFORE.days(WEEK, WEEK) == (WEEK - timedelta(days=7), WEEK)
 
 
 def test_the_windows_of_days() -> None:

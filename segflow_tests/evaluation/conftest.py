@@ -15,6 +15,7 @@ from segflow.evaluation.report import (
     AttributeRow,
     LedgerRow,
     Migration,
+    ProbeRow,
     ReportInput,
     SegmentCard,
     SweepRow,
@@ -125,6 +126,7 @@ def report_input(make_results: MakeResults, config: EvaluationConfig) -> ReportI
                 (6, 0.189, 0.741, 0.522, 0.048),
             )
         ],
+        probe=_probe(),
         attributes=[
             AttributeRow("household_size", 0.214, 0.0005, 801),
             AttributeRow("kids_count", 0.187, 0.0005, 801),
@@ -139,6 +141,33 @@ def report_input(make_results: MakeResults, config: EvaluationConfig) -> ReportI
         versions={"segflow": "0.1.0", "events": "version 41", "user_segments": "version 9", "code": "3fd2a1c"},
         config_excerpt="evaluation:\n  minimum_relative_gain: 0.01\n  confidence: 0.95\nsegments:\n  k: [2, 10]\n",
     )
+
+
+def _probe() -> list[ProbeRow]:
+    levels = {"behavior": ("view", 0.312), "behavior + text": ("fusion", 0.335), "aggregated": ("baseline", 0.318)}
+    rows = []
+    for candidate, (kind, level) in levels.items():
+        for task, metric in {"mean": "mean", "churn": "AUC", "category": "mean AUC", "spend": "R²"}.items():
+            difference = None if kind == "baseline" else level - 0.318
+            low, high = (None, None) if difference is None else (difference - 0.009, difference + 0.009)
+            chosen = candidate == "behavior + text"
+            row = ProbeRow(
+                candidate,
+                kind,
+                task,
+                metric,
+                32,
+                1843,
+                level,
+                level - 0.02,
+                level + 0.02,
+                difference,
+                low,
+                high,
+                chosen,
+            )
+            rows.append(row)
+    return rows
 
 
 def _cards() -> list[SegmentCard]:

@@ -119,10 +119,44 @@ def test_rows_that_went_missing_are_called_out(report_input: ReportInput) -> Non
 
 
 def test_a_first_week_without_history_renders(report_input: ReportInput) -> None:
-    bare = replace(report_input, segments=(), ledger=(), migration=(), sweep=(), attributes=(), lists=(), versions={})
+    bare = replace(report_input, segments=(), ledger=(), migration=(), sweep=(), probe=(), attributes=())
+    bare = replace(bare, lists=(), versions={})
     text = Page(render(bare)).text
-    for words in ("No segments were published", "no week before", "No static attributes", "No other numbers"):
+    for words in (
+        "No segments were published",
+        "no week before",
+        "No static attributes",
+        "No other numbers",
+        "were not probed",
+    ):
         assert words in text
+
+
+@pytest.mark.parametrize(
+    ("shift", "words"),
+    [
+        (0.0, "foretells more than plainly aggregated features"),
+        (-0.017, "nothing is decided"),
+        (-0.1, "plainly aggregated features foretell more"),
+    ],
+)
+def test_the_probe_says_what_its_interval_says(report_input: ReportInput, shift: float, words: str) -> None:
+    probe = [
+        replace(
+            row,
+            difference=row.difference + shift,
+            difference_low=row.difference_low + shift,
+            difference_high=row.difference_high + shift,
+        )
+        if row.difference is not None and row.difference_low is not None and row.difference_high is not None
+        else row
+        for row in report_input.probe
+    ]
+    text = Page(render(replace(report_input, probe=probe))).text
+    assert words in text
+    assert "is behavior + text:" in text
+    for row in probe:
+        assert f"{row.score:.3f}" in text
 
 
 def test_rendering_is_deterministic(report_input: ReportInput) -> None:

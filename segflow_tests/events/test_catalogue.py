@@ -7,8 +7,10 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from pydantic import ValidationError
 
-from segflow.config import CsvDialect, EdgeSource, EventSource, ItemSource, SourceConfig, UserSource
+from segflow import settings
+from segflow.config import CsvDialect, EdgeSource, EventSource, ItemSource, SourceConfig, TextConfig, UserSource
 from segflow.errors import UserError
 from segflow.events import catalogue
 from segflow.events.source import reading
@@ -19,10 +21,12 @@ FULL: dict[str, str | list[str]] = {
 }  # fmt: skip
 
 
-def items(connection: duckdb.DuckDBPyConnection, folder: Path, *rows: str) -> dict[str, dict]:
+def items(
+    connection: duckdb.DuckDBPyConnection, folder: Path, *rows: str, text: TextConfig | None = None
+) -> dict[str, dict]:
     path = write(folder / "items.csv", "product,name,group,kind,maker,price", *rows)
     settings = SourceConfig(events=source("unused.csv"), items=ItemSource(path=str(path), columns=FULL))
-    found = records(connection, catalogue.items_query(connection, settings))
+    found = records(connection, catalogue.items_query(connection, settings, text))
     assert len({row["item_id"] for row in found}) == len(found)
     return {row["item_id"]: row for row in found}
 
@@ -48,6 +52,78 @@ def test_text_is_composed_from_path_brand_and_title(connection: duckdb.DuckDBPyC
         ([], None, None, "wine"),
     ]
     assert found["3"]["title"] == "3"
+
+
+@pytest.mark.parametrize(
+    ("template", "full", "title_only", "brand_only"),
+    [
+        ("{category} > {brand} {title}", "Food > Drinks > Alpro Oat Milk", "Oat Milk", "Alpro"),
+        ("{title}", "Oat Milk", "Oat Milk", ""),
+        ("{title} by {brand}, {price} EUR", "Oat Milk by Alpro, 2.50 EUR", "Oat Milk", "Alpro"),
+        ("passage: {title} ({brand})", "passage: Oat Milk (Alpro)", "passage: Oat Milk", "passage: (Alpro)"),
+        ("{item_id}: {brand}", "1: Alpro", "1", "1: Alpro"),
+        ("{title}.", "Oat Milk.", "Oat Milk.", ""),
+        ("{{x}} {title}", "{x} Oat Milk", "{x} Oat Milk", "{x}"),
+    ],
+)
+def test_a_template_composes_what_is_there(
+    connection: duckdb.DuckDBPyConnection, tmp_path: Path, template: str, full: str, title_only: str, brand_only: str
+) -> None:
+    settings = TextConfig(template=template, lowercase=False, stop_phrases=["nameless"])
+    rows = ("1,Oat Milk,Food,Drinks,Alpro,2.5", "1,nameless,,,Alpro,", "1,Oat Milk,,,,")
+    texts = [items(connection, tmp_path, row, text=settings)["1"]["text"] for row in rows]
+    assert texts == [full, brand_only, title_only]
+
+
+@pytest.mark.parametrize(
+    ("title", "text"),
+    [
+        ("Tea\u00a0\u0007 Bag  Ü", "tea bag ü"),
+        ("Milk 12oz 3 fl OZ 4 ozone oz", "milk 12 ounces 3 fluid ounces 4 ozone oz"),
+        ("NEW! Special Offer special offer Brot Neu Neuheit", "! brot neuheit"),
+        ("neu neu neu NEU", ""),
+        ("größe neu.", "größe ."),
+        ("C++ (red) 'n' a\\1", "(red) 'n' a\\1"),
+    ],
+)
+def test_words_are_cleaned(connection: duckdb.DuckDBPyConnection, tmp_path: Path, title: str, text: str) -> None:
+    settings = TextConfig(
+        template="{title}",
+        units={"oz": "ounces", "fl oz": "fluid ounces"},
+        stop_phrases=["new", "special offer", "neu", "C++"],
+    )
+    (only,) = items(connection, tmp_path, f"1,{title},,,,", text=settings).values()
+    assert only["text"] == text
+    assert only["text_hash"] == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_an_emptied_category_leaves_no_separator(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    settings = TextConfig(stop_phrases=["misc"])
+    found = items(connection, tmp_path, "1,Tea,misc,Hot,,", "2,Tea,Misc,MISC,,", "3,misc,misc,,misc,", text=settings)
+    assert [found[key]["text"] for key in "123"] == ["hot > tea", "tea", ""]
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{titel}", r"unknown field 'titel' \(did you mean 'title'\?\)"),
+        ("{title!r}", "unknown field 'title'"),
+        ("{title", "is no template"),
+        ("title", "names no field"),
+        ("", "names no field"),
+    ],
+)
+def test_a_template_of_unknown_fields_is_refused(template: str, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        TextConfig(template=template)
+
+
+def test_a_wrong_template_is_named_with_its_file(tmp_path: Path) -> None:
+    lines = ["preset: complete_journey_types", "text: {template: '{brand} {titel}'}"]
+    with pytest.raises(UserError, match=r"segflow\.yaml: text\.template: unknown field 'titel'"):
+        settings.load(write(tmp_path / "segflow.yaml", *lines))
+    file = write(tmp_path / "segflow.yaml", "preset: complete_journey_types", "text: {cache: kept/here}")
+    assert settings.load(file).text.cache == str(tmp_path / "kept" / "here")
 
 
 def test_the_most_frequent_spelling_wins_and_ties_are_settled(

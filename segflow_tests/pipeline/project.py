@@ -41,6 +41,12 @@ SOURCE: Mapping[str, Any] = {
 SMALL: Mapping[str, Any] = {
     "cleaning": {"require_positive": ["value"]},
     "behavior": {"width": 32, "layers": 1, "context": 24, "epochs": 1},
+    "text": {"adaptation": {"method": "contrastive", "steps": 2, "check_every": 2}},
+    "users": {
+        "views": ["text", "behavior", "engagement", "journey", "adapted"],
+        "fuse": ["text", "behavior", "engagement"],
+    },
+    "probe": {"bootstrap_samples": 100, "autoencoder_epochs": 1},
     "segments": {"k_max": 6},
     "rankers": {"steps": 40, "check_every": 20, "delta_steps": 10, "training_weeks": 3, "placebos": 1},
     "compute": {"memory_limit": "1GB"},

@@ -9,12 +9,14 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from segflow.config import UserEmbeddingConfig
 from segflow.errors import UserError
 from segflow.representation.users import (
     Fusion,
     UserFeatures,
+    attribute_features,
     engagement_features,
     fuse,
     natural_units,
@@ -212,8 +214,25 @@ def test_a_view_that_does_not_vary_adds_nothing():
     assert np.isfinite(fused.matrix).all()
 
 
-def test_unknown_view_in_the_weights_is_the_users_mistake():
-    with pytest.raises(UserError, match="txt"):
-        fuse(views(), UserEmbeddingConfig(view_weights={"txt": 1}))
-    with pytest.raises(UserError, match="positive"):
+def test_weights_that_leave_no_view_are_the_users_mistake():
+    with pytest.raises(UserError, match=r"engagement, text.*positive"):
         fuse(views(), UserEmbeddingConfig(view_weights={"text": 0, "engagement": 0}))
+    with pytest.raises(ValidationError, match="txt"):
+        UserEmbeddingConfig(view_weights={"txt": 1})
+
+
+def test_attributes_are_one_hot_and_rare_values_are_one_column():
+    users = [f"u{number:03d}" for number in range(300)]
+    rows = [
+        {"user_id": user, "attribute": "age", "value": "young" if number % 2 else "old"}
+        for number, user in enumerate(users)
+    ]
+    rows[0]["value"], rows[1]["value"] = "ancient", "newborn"
+    rows += [
+        {"user_id": "u000", "attribute": "city", "value": "Rome"},
+        {"user_id": "stranger", "attribute": "city", "value": "Oslo"},
+    ]
+    found = attribute_features(pa.Table.from_pylist(rows), users)
+    assert found.names == ["age=old", "age=other", "age=young", "city=Rome"]
+    assert found.matrix[:3].tolist() == [[0, 1, 0, 1], [0, 1, 0, 0], [1, 0, 0, 0]]
+    assert (found.matrix[:, :3].sum(axis=1) == 1).all()

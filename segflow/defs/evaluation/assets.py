@@ -79,6 +79,7 @@ def ranking_results(step: Step) -> None:
     reads={
         tables.RANKING_RESULTS: SAME_WEEK,
         tables.LIST_QUALITY: SAME_WEEK,
+        tables.REPRESENTATION_PROBE: SAME_WEEK,
         tables.SEGMENTATION: SAME_WEEK,
         tables.SEGMENT_LEDGER: THIS_AND_EARLIER_WEEKS,
         tables.SEGMENT_PROFILES: SAME_WEEK,
@@ -106,6 +107,7 @@ def evaluation_report(step: Step) -> None:
         profiles=step.read(tables.SEGMENT_PROFILES).to_pylist(),
         ledger=step.read(tables.SEGMENT_LEDGER).to_pylist(),
         sweep=step.read(tables.SEGMENTATION).to_pylist(),
+        probe=step.read(tables.REPRESENTATION_PROBE).to_pylist(),
         lists=step.read(tables.LIST_QUALITY).to_pylist(),
         rows=step.query(load("evaluation/rows_by_outcome.sql")).to_pylist(),
         # Not table versions: those also count what other weeks wrote meanwhile, and the same page would never come twice.

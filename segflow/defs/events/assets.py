@@ -88,13 +88,13 @@ def raw_events(step: Step) -> None:
     reads={},
     observes=_catalogue_files,
     code=[*_READERS, "events/catalogue.py", "events/items.sql"],
-    settings=["source"],
+    settings=["source", "text"],
     kinds=["duckdb"],
 )
 def items(step: Step) -> None:
     """Read from `source.items`, or from the items that the events name."""
     with source.reading(mapping.items_input(step.config.source).path):
-        staged = step.stage(tables.ITEMS, catalogue.items_query(step.connection, step.config.source))
+        staged = step.stage(tables.ITEMS, catalogue.items_query(step.connection, step.config.source, step.config.text))
     step.commit(tables.ITEMS, staged)
 
 

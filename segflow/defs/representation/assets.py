@@ -2,38 +2,69 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from pathlib import Path
+
 import pyarrow as pa
 
 from segflow import tables
-from segflow.arrow import vector_column
+from segflow.arrow import conform, vector_column
 from segflow.defs.materializes import materializes
-from segflow.defs.partitions import DAILY, HISTORY, SAME_DAY, SAME_WEEK, SNAPSHOT, WEEKLY
-from segflow.defs.reading import behavior_model_of, event_sequences, events_with_category, item_vectors, start_of
+from segflow.defs.partitions import (
+    CONFIG,
+    DAILY,
+    HISTORY,
+    HISTORY_AND_WEEK,
+    SAME_DAY,
+    SAME_WEEK,
+    SNAPSHOT,
+    WEEK_BEFORE,
+    WEEKLY,
+)
+from segflow.defs.reading import (
+    behavior_model_of,
+    chosen_views,
+    event_sequences,
+    events_with_category,
+    item_vectors,
+    session_vectors,
+    start_of,
+)
 from segflow.defs.step import Step
 
 GROUP = "representation"
 _SLICE = 16_384
+_ENCODER = [f"representation/{name}.py" for name in ("encoder", "language_model", "packing", "integers")]
 
 
 @materializes(
     tables.ITEM_EMBEDDINGS,
     group=GROUP,
     reads={tables.ITEMS: SNAPSHOT},
-    code=["representation/text.py"],
+    code=[*_ENCODER, "representation/text.py", "representation/text_cache.py"],
     settings=["text"],
     kinds=["huggingface", "pytorch"],
 )
 def item_embeddings(step: Step) -> None:
-    """Texts whose hash is already there under the same encoder keep their vector."""
-    from segflow.representation.text import Encoder, encode_new
+    """Each distinct text is encoded once, ever: its vector is kept by the text's hash and the encoder's name."""
+    from segflow.representation.text import Encoder, TextCache, encode_new
 
     items = step.read(tables.ITEMS, ["item_id", "text", "text_hash"])
-    known = step.storage.read(step.connection, tables.ITEM_EMBEDDINGS)
     encoder = Encoder.load(step.config.text, step.config.compute.threads)
-    rows, encoded = encode_new(
-        encoder, items, known, lambda done, of: step.log(f"item_embeddings: {done} of {of} texts")
+    cache = TextCache(step.config.text.cache)
+    if not cache.holds(encoder):
+        cache.adopt(encoder, step.storage.read(step.connection, tables.ITEM_EMBEDDINGS))
+    rows, looked = encode_new(
+        encoder, items, cache, lambda done, of: step.log(f"item_embeddings: {done} of {of} texts")
     )
-    step.note(encoded_texts=encoded, reused_texts=items.num_rows - encoded)
+    step.note(
+        encoder=encoder.name,
+        precision=encoder.precision,
+        precision_cosine=encoder.precision_cosine,
+        encoded_texts=looked.encoded,
+        reused_texts=looked.reused,
+        texts_per_second=looked.texts_per_second,
+    )
     step.write(tables.ITEM_EMBEDDINGS, rows)
 
 
@@ -70,51 +101,174 @@ def session_embeddings(step: Step) -> None:
     group=GROUP,
     reads={tables.EVENTS: HISTORY, tables.ITEM_EMBEDDINGS: SNAPSHOT},
     partitions=WEEKLY,
-    code=["representation/sequences.py", "representation/behavior.py"],
+    code=[
+        "representation/sequences.py",
+        "representation/moments.py",
+        "representation/behavior.py",
+        "representation/behavior_network.py",
+        "representation/behavior_training.py",
+        "representation/pretraining.py",
+        "representation/compression.py",
+        "representation/quantization.py",
+    ],
     settings=["behavior", "seed"],
     kinds=["pytorch"],
 )
 def behavior_model(step: Step) -> None:
     """A causal transformer; its loss is the mean over: which items next, which type next, will the user return, and when."""
     from segflow.representation.behavior import fit_behavior_model
+    from segflow.representation.compression import compare, variants_of
 
     ids, vectors = item_vectors(step)
     sequences = event_sequences(step, ids)
+    config = step.config.behavior
     curve = step.curve()
-    model = fit_behavior_model(sequences, vectors, step.config.behavior, step.config.seed, curve)
-    step.write(tables.BEHAVIOR_MODEL, step.model_row(model.to_bytes(), curve.best("valid_loss")))
+    checkpoint = Path(config.checkpoints) / f"behavior_model-{step.week}.safetensors"
+    model = fit_behavior_model(sequences, vectors, config, step.config.seed, curve, checkpoint)
+    variants = variants_of(model, sequences)
+    table = compare(variants, sequences)
+    for row in table:
+        step.log(f"behavior_model: {row.summary}")
+    step.note(variant=config.variant, **{f"variant_{row.variant}": row.summary for row in table})
+    step.write(tables.BEHAVIOR_MODEL, step.model_row(variants[config.variant].to_bytes(), curve.best("valid_loss")))
 
 
 @materializes(
-    tables.USER_EMBEDDINGS,
+    tables.TEXT_ADAPTER,
+    group=GROUP,
+    reads={tables.SESSIONS: HISTORY, tables.ITEMS: SNAPSHOT},
+    partitions=WEEKLY,
+    code=[*_ENCODER, "representation/adaptation.py", "representation/cooccurrence.py"],
+    settings=["text", "seed"],
+    kinds=["huggingface", "pytorch"],
+)
+def text_adapter(step: Step) -> None:
+    """Optional (`text.adaptation`). What it is worth, the probe says: it makes the view `adapted` of the users."""
+    from segflow.representation.adaptation import adapt
+    from segflow.representation.encoder import Encoder
+
+    sessions = step.read(tables.SESSIONS, ["start", "items"])
+    items = step.read(tables.ITEMS, ["item_id", "text"])
+    curve = step.curve()
+    # On one thread, like all training: the order in which threads add up changes the last bits.
+    adapter = adapt(
+        Encoder.load(step.config.text),
+        sessions,
+        items["item_id"].to_pylist(),
+        items["text"].to_pylist(),
+        step.config.text.adaptation,
+        step.config.seed,
+        log=curve,
+    )
+    if adapter.reason:
+        step.note(identity=adapter.reason)
+    step.write(tables.TEXT_ADAPTER, step.model_row(adapter.to_bytes(), adapter.figures))
+
+
+@materializes(
+    tables.USER_VIEWS,
     group=GROUP,
     reads={
         tables.EVENTS: HISTORY,
         tables.SESSIONS: HISTORY,
         tables.SESSION_EMBEDDINGS: HISTORY,
         tables.ITEMS: SNAPSHOT,
+        tables.USERS: SNAPSHOT,
         tables.ITEM_EMBEDDINGS: SNAPSHOT,
         tables.BEHAVIOR_MODEL: SAME_WEEK,
+        **({tables.TEXT_ADAPTER: SAME_WEEK} if "adapted" in CONFIG.users.views else {}),
     },
     partitions=WEEKLY,
-    code=["representation/embedding.py", "representation/users.py", "representation/engagement.sql"],
+    code=["representation/views.py", "representation/users.py", "representation/engagement.sql"],
+    settings=["users", "text"],
+    kinds=["python"],
+)
+def user_views(step: Step) -> None:
+    """Several descriptions of a user before the week. Users who are known but did nothing yet are rows too."""
+    from segflow.representation.views import ViewSources, make_views
+
+    ids, _ = item_vectors(step)
+    model = behavior_model_of(step)
+    attributes = step.read(tables.USERS)
+    sources = ViewSources(
+        events_with_category(step),
+        step.read(tables.SESSIONS, ["user_id", "start", "end", "events", "value"]),
+        session_vectors(step),
+        event_sequences(step, ids, model.event_types),
+        model,
+        attributes,
+        attributes["user_id"].unique().to_pylist(),
+    )
+    views = make_views(sources, start_of(step.week), step.config.users)
+    step.note(users=len(views.user_ids), cold_users=int(views.cold.sum()), views=", ".join(views.views))
+    step.write(tables.USER_VIEWS, conform(views.to_table(step.week), tables.USER_VIEWS.arrow))
+
+
+@materializes(
+    tables.REPRESENTATION_PROBE,
+    group=GROUP,
+    reads={tables.USER_VIEWS: SAME_WEEK, tables.EVENTS: HISTORY_AND_WEEK, tables.ITEMS: SNAPSHOT},
+    partitions=WEEKLY,
+    code=[
+        *(f"representation/{name}.py" for name in ("probe", "heads", "baselines", "autoencoder", "views")),
+        "representation/aggregated.sql",
+        "representation/aggregated_parts.sql",
+    ],
+    settings=["probe", "users", "seed"],
+    kinds=["scikitlearn", "pytorch"],
+)
+def representation_probe(step: Step) -> None:
+    """Small heads on frozen vectors foretell the snapshot week, which nothing that made the vectors has seen."""
+    from segflow.representation.probe import probe_week
+    from segflow.representation.views import UserViews
+
+    config = step.config
+    rows = probe_week(
+        UserViews.from_table(step.read(tables.USER_VIEWS), config.users.views),
+        events_with_category(step),
+        event_sequences(step, step.read(tables.ITEMS, ["item_id"])["item_id"].to_pylist()),
+        start_of(step.week),
+        config.users,
+        config.probe,
+        config.seed,
+    )
+    # MLflow takes no plus sign in a name.
+    step.note(**{f"skill/{row.candidate.replace('+', 'and')}": row.score for row in rows if row.task == "mean"})
+    step.note(chosen=next(row.candidate for row in rows if row.chosen))
+    found = [{"week": step.week, **asdict(row)} for row in rows]
+    step.write(tables.REPRESENTATION_PROBE, pa.Table.from_pylist(found, schema=tables.REPRESENTATION_PROBE.arrow))
+
+
+@materializes(
+    tables.USER_EMBEDDINGS,
+    group=GROUP,
+    reads={
+        tables.USER_VIEWS: SAME_WEEK,
+        **({tables.REPRESENTATION_PROBE: WEEK_BEFORE} if CONFIG.users.fuse == "auto" else {}),
+    },
+    partitions=WEEKLY,
+    code=["representation/views.py", "representation/users.py"],
     settings=["users"],
     kinds=["scikitlearn"],
 )
 def user_embeddings(step: Step) -> None:
     """Each view is standardized and reduced by its principal components before they are put side by side."""
-    from segflow.representation.embedding import embed_users
+    from segflow.representation.views import UserViews, fuse_views
 
-    ids, _ = item_vectors(step)
-    model = behavior_model_of(step)
-    users = embed_users(
-        events_with_category(step),
-        step.read(tables.SESSIONS, ["user_id", "start", "end", "events", "value"]),
-        step.read(tables.SESSION_EMBEDDINGS, ["user_id", "start", "value", "vector"]),
-        event_sequences(step, ids, model.event_types),
-        model,
-        start_of(step.week),
-        step.config.users,
+    config = step.config.users
+    chosen = chosen_views(step) if config.fuse == "auto" else config.listed
+    views = UserViews.from_table(step.read(tables.USER_VIEWS), chosen)
+    fused = fuse_views(views, chosen, config)
+    step.note(fused_views=", ".join(chosen), fused_columns=", ".join(fused.columns))
+    step.write(
+        tables.USER_EMBEDDINGS,
+        pa.table(
+            {
+                "week": pa.array([step.week] * len(views.user_ids), pa.date32()),
+                "user_id": views.user_ids,
+                "enough_history": views.enough_history,
+                "cold": views.cold,
+                "fused": vector_column(fused.matrix),
+            }
+        ),
     )
-    step.note(engagement_features=", ".join(users.engagement_names), fused_columns=", ".join(users.fused_names))
-    step.write(tables.USER_EMBEDDINGS, users.table)

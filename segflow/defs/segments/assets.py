@@ -64,6 +64,7 @@ def segmentation(step: Step) -> None:
     reads={
         tables.SEGMENTATION: THIS_AND_EARLIER_WEEKS,
         tables.USER_EMBEDDINGS: THIS_AND_EARLIER_WEEKS,
+        tables.USER_VIEWS: THIS_AND_EARLIER_WEEKS,
         tables.SEGMENT_LEDGER: EARLIER_WEEKS,
         tables.EVENTS: HISTORY,
         tables.ITEMS: SNAPSHOT,
@@ -103,6 +104,7 @@ def segment_ledger(step: Step) -> None:
     group=GROUP,
     reads={
         tables.USER_EMBEDDINGS: SAME_WEEK,
+        tables.USER_VIEWS: SAME_WEEK,
         tables.SEGMENTATION: SAME_WEEK,
         tables.SEGMENT_LEDGER: SAME_WEEK,
     },
@@ -128,6 +130,7 @@ def user_segments(step: Step) -> None:
         tables.USER_SEGMENTS: SAME_WEEK,
         tables.SEGMENT_LEDGER: SAME_WEEK,
         tables.USER_EMBEDDINGS: SAME_WEEK,
+        tables.USER_VIEWS: SAME_WEEK,
         tables.SEGMENTATION: SAME_WEEK,
         tables.EVENTS: HISTORY,
         tables.ITEMS: SNAPSHOT,
@@ -179,7 +182,11 @@ def _snapshot(step: Step, week: date) -> Snapshot:
 
     candidates = step.read(tables.SEGMENTATION, ["chosen", "model"], week=week)
     model = candidates.filter(candidates["chosen"])["model"][0].as_py()
-    return Snapshot.of(step.read(tables.USER_EMBEDDINGS, week=week), Clustering.from_bytes(model))
+    return Snapshot.of(
+        step.read(tables.USER_EMBEDDINGS, week=week),
+        step.read(tables.USER_VIEWS, ["user_id", "engagement", "engagement_names"], week=week),
+        Clustering.from_bytes(model),
+    )
 
 
 def _segment_ids(step: Step) -> dict[int, str]:

@@ -1,0 +1,277 @@
+"""The training loop of the behaviour model: epochs, the two optimizers, early stopping and resuming.
+
+Lives here: how the network is trained. Does not live here: what on (``pretraining``), the finished model (``behavior``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from segflow.config import BehaviorConfig
+from segflow.errors import UserError
+from segflow.representation.behavior_network import Network, use_bfloat16
+from segflow.representation.checkpoints import Checkpoint
+from segflow.representation.moments import Batch, batches_of, find_moments, full_batches, make_batch, windows_of
+from segflow.representation.pretraining import Plan, PretrainingTasks
+from segflow.representation.sequences import MICROSECONDS_PER_DAY, EventSequences
+
+Log = Callable[[int, dict[str, float]], None]
+_BETAS = (0.9, 0.98)
+
+
+@dataclass(frozen=True)
+class Span:
+    """Training ends at ``split_us``, validation at ``end_us``; microseconds since 1970."""
+
+    split_us: int
+    end_us: int
+
+    @classmethod
+    def of(cls, sequences: EventSequences, config: BehaviorConfig) -> Span:
+        """The last ``validation_days`` of the log are for validation. Raises UserError if nothing is left before."""
+        if not len(sequences.times):
+            raise UserError(
+                "behaviour model: no events before the snapshot; choose a later week or check the event filter"
+            )
+        end = int(sequences.times.max()) + 1
+        split = end - int(config.validation_days * MICROSECONDS_PER_DAY)
+        if not (sequences.times < split).any():
+            raise UserError(
+                f"behaviour model: all events lie within the last {config.validation_days:g} days, which are kept for early "
+                "stopping; choose a later week or lower behavior.validation_days"
+            )
+        return cls(split, end)
+
+
+def run_digest(
+    sequences: EventSequences, item_vectors: npt.NDArray[np.float32], config: BehaviorConfig, seed: int
+) -> str:
+    """A digest of all that decides a training: two runs of one digest are the same run."""
+    digest = hashlib.sha256(f"{config.model_dump_json()} {seed} {torch.__version__} {torch.get_num_threads()}".encode())
+    for field in fields(sequences):
+        value = getattr(sequences, field.name)
+        digest.update(repr(value).encode() if isinstance(value, tuple) else np.ascontiguousarray(value).data.cast("B"))
+    digest.update(np.ascontiguousarray(item_vectors).data.cast("B"))
+    return digest.hexdigest()
+
+
+class Trainer:
+    """Epochs over windows; AdamW with one warm-up and one linear decay over all epochs."""
+
+    def __init__(
+        self, network: Network, sequences: EventSequences, config: BehaviorConfig, span: Span, seed: int
+    ) -> None:
+        self.network, self.sequences, self.config, self.span = network, sequences, config, span
+        self.moments = find_moments(sequences, config.session_gap_minutes)
+        self.tasks = PretrainingTasks(network, sequences, self.moments, config, span.split_us)
+        self.rng = np.random.default_rng(seed)
+        self.dense = [one for one in network.parameters() if one.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            self.dense, lr=config.learning_rate, weight_decay=config.weight_decay, betas=_BETAS, fused=True
+        )
+        self.rows = _RowAdamW([network.item_bias, *([network.item] if network.has_ids else [])], config.weight_decay)
+        self._seen = torch.from_numpy(self.tasks.seen)
+        known = np.concatenate([[0], np.cumsum(self.moments.times < span.split_us)])
+        begin = self.moments.offsets[:-1]
+        self._before_split = begin, begin + np.diff(known[self.moments.offsets])
+        self.step, self.steps = 0, config.epochs * max(1, -(-len(self.moments.times) // config.batch_moments))
+
+    def fit(self, log: Log, checkpoint: Checkpoint | None) -> None:
+        """Train until the validation loss stops falling; the network ends with the weights of the best epoch."""
+        best = self._state_of_network()
+        curve: list[dict[str, float]] = []
+        if checkpoint is not None and (found := checkpoint.load()) is not None:
+            best, curve = self._restore(*found)
+            for epoch, metrics in enumerate(curve):
+                log(epoch, metrics)
+        while len(curve) < self.config.epochs and _waited(curve) < self.config.patience:
+            metrics = self._epoch()
+            if not curve or metrics["valid_loss"] < min(one["valid_loss"] for one in curve):
+                best = self._state_of_network()
+            curve.append(metrics)
+            log(len(curve) - 1, metrics)
+            if checkpoint is not None:
+                checkpoint.save(*self._state(best, curve))
+        self.network.load_state_dict(best)
+        if checkpoint is not None:
+            checkpoint.remove()
+
+    def train(self) -> dict[str, float]:
+        """One pass over every moment before the split, in windows that begin elsewhere each time."""
+        self.network.train()
+        begin, end = self._before_split
+        starts, stops = windows_of(
+            begin, end, self.config.context, self.rng.integers(0, self.config.context, len(begin))
+        )
+        mixed = self.rng.permutation(len(starts))
+        groups = full_batches(starts[mixed], stops[mixed], self.config.batch_moments)
+        sums: dict[str, float] = {}
+        for number in self.rng.permutation(len(groups)):
+            for name, value in self._learn(make_batch(self.sequences, self.moments, *groups[number])).items():
+                sums[name] = sums.get(name, 0.0) + value / len(groups)
+        self._settle_unseen()
+        return sums
+
+    def validate(self) -> dict[str, float]:
+        """Mean losses of the moments whose outcome, a next moment or still none, lies in the validation days."""
+        self.network.eval()
+        moments, config, end = self.moments, self.config, self.span.end_us
+        ahead = np.append(moments.times[1:], 0)
+        wanted = ~moments.follows | (ahead >= self.span.split_us)
+        # Windows that end at the user's last moment, so that every validated moment has as much past as there is.
+        begin, stops = moments.offsets[:-1], moments.offsets[1:]
+        starts, stops = np.maximum(begin, stops - config.context)[stops > begin], stops[stops > begin]
+        sums: dict[str, float] = {}
+        weight = 0
+        rng = np.random.default_rng(0)
+        with torch.inference_mode():
+            for chosen in batches_of(starts, stops, 2 * config.batch_moments):
+                batch = make_batch(self.sequences, moments, starts[chosen], stops[chosen])
+                scored = wanted[batch.moments]
+                if scored.any():
+                    plan = self.tasks.plan(batch, scored, end, rng)
+                    _, parts = self._losses(batch, plan, end)
+                    weight += scored.sum()
+                    for name, value in parts.items():
+                        sums[name] = sums.get(name, 0.0) + value * scored.sum()
+        if not sums:
+            return {"loss": math.inf}
+        return {name: float(value / weight) for name, value in sums.items()}
+
+    def _epoch(self) -> dict[str, float]:
+        began = time.perf_counter()
+        training = self.train()
+        begin, end = self._before_split
+        speed = float((end - begin).sum()) / (time.perf_counter() - began)
+        figures = {"learning_rate": self._rate(), "positions_per_second": speed}
+        validation = self.validate()
+        return (
+            {f"train_{name}": value for name, value in training.items()}
+            | {f"valid_{name}": value for name, value in validation.items()}
+            | figures
+        )
+
+    def _learn(self, batch: Batch) -> dict[str, float]:
+        """One training step; the mean losses."""
+        plan = self.tasks.plan(batch, np.ones(len(batch.moments), bool), self.span.split_us, self.rng)
+        at = torch.from_numpy(plan.items)
+        leaves = [table.detach()[at].requires_grad_() for table in self.rows.tables]
+        loss, parts = self._losses(batch, plan, self.span.split_us, leaves)
+        if not math.isfinite(parts["loss"]):
+            raise UserError(
+                f"behaviour model: the loss is {parts['loss']} at training step {self.step + 1}; "
+                f"lower behavior.learning_rate ({self.config.learning_rate:g})"
+            )
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_([*self.dense, *leaves], 1.0)
+        rate = self._rate()
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.step += 1
+        self.rows.update(at, leaves, self._seen[at], rate, self.step)
+        return parts
+
+    def _losses(
+        self, batch: Batch, plan: Plan, end_us: int, leaves: Sequence[Tensor] = ()
+    ) -> tuple[Tensor, dict[str, float]]:
+        with torch.autocast("cpu", torch.bfloat16, enabled=use_bfloat16()):
+            losses = self.tasks.losses(batch, plan, self.network.items(plan.items, *leaves), end_us)
+        loss = self.tasks.total(losses)
+        return loss, {"loss": float(loss.detach())} | {name: float(value.detach()) for name, value in losses.items()}
+
+    @torch.no_grad()
+    def _settle_unseen(self) -> None:
+        """An item without an event is the average item, told apart by its text, and as rare as the rarest."""
+        if self.network.has_ids and self._seen.any():
+            self.network.item[~self._seen] = self.network.item[self._seen].mean(0)
+        if self._seen.any():
+            self.network.item_bias[~self._seen] = self.network.item_bias[self._seen].min()
+
+    def _rate(self) -> float:
+        progress = min(1.0, self.step / self.steps)
+        return self.config.learning_rate * min(1.0, progress / 0.1 + 0.01, 1.02 - progress)
+
+    def _state_of_network(self) -> dict[str, Tensor]:
+        return {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
+
+    def _state(
+        self, best: Mapping[str, Tensor], curve: list[dict[str, float]]
+    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """All that the next epoch depends on."""
+        tensors = {"random": torch.get_rng_state()}
+        tensors |= {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
+        for number, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{number}.{name}": tensor for name, tensor in moments.items()}
+        for table, pair in enumerate(self.rows.moments):
+            tensors |= {f"rows.{table}.{place}": tensor for place, tensor in enumerate(pair)}
+        return tensors, {"curve": curve, "step": self.step, "random": self.rng.bit_generator.state}
+
+    def _restore(
+        self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]
+    ) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
+        """The inverse of ``_state``; the best weights so far and the learning curve."""
+
+        def below(prefix: str) -> dict[str, Tensor]:
+            return {name.removeprefix(prefix): one for name, one in tensors.items() if name.startswith(prefix)}
+
+        torch.set_rng_state(tensors["random"])
+        self.rng.bit_generator.state = state["random"]
+        self.step = state["step"]
+        self.network.load_state_dict(below("network."))
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in below("optimizer.").items():
+            number, _, kind = name.partition(".")
+            moments.setdefault(int(number), {})[kind] = tensor
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
+        for table, pair in enumerate(self.rows.moments):
+            for place, tensor in enumerate(pair):
+                tensor.copy_(tensors[f"rows.{table}.{place}"])
+        return below("best."), state["curve"]
+
+
+def _waited(curve: list[dict[str, float]]) -> int:
+    """Epochs since the best one."""
+    losses = [metrics["valid_loss"] for metrics in curve]
+    return len(losses) - 1 - losses.index(min(losses)) if losses else 0
+
+
+class _RowAdamW:
+    """AdamW that works on the rows of a step only: a large catalogue costs what a step uses of it.
+
+    The moments of a row stand still while it is not used, as in TensorFlow's LazyAdam.
+    """
+
+    def __init__(self, tables: list[nn.Parameter], weight_decay: float) -> None:
+        self.tables, self.weight_decay = [table.detach() for table in tables], weight_decay
+        self.moments = [(torch.zeros_like(table), torch.zeros_like(table)) for table in self.tables]
+
+    @torch.no_grad()
+    def update(self, at: Tensor, leaves: list[Tensor], learned: Tensor, rate: float, step: int) -> None:
+        """Move the ``learned`` (n,) ones of the rows ``at`` (n,) against the gradients of ``leaves``; step counts from 1."""
+        at = at[learned]
+        for table, moments, leaf in zip(self.tables, self.moments, leaves, strict=True):
+            if leaf.grad is None:
+                continue
+            gradient = leaf.grad[learned]
+            first = moments[0][at].lerp_(gradient, 1 - _BETAS[0])
+            second = moments[1][at].mul_(_BETAS[1]).addcmul_(gradient, gradient, value=1 - _BETAS[1])
+            moments[0][at], moments[1][at] = first, second
+            scale = second.div(1 - _BETAS[1] ** step).sqrt_().add_(1e-8)
+            table[at] = (
+                table[at]
+                .mul_(1 - rate * self.weight_decay)
+                .addcdiv_(first, scale, value=-rate / (1 - _BETAS[0] ** step))
+            )

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from segflow.defs.materializes import Plan
 
 Partition = tuple[date | str, ...]
+_TELL_SECONDS = 5.0
 
 
 class Curve:
@@ -71,7 +72,7 @@ class Step:
         self._aspects: dict[tuple[str, str], dict[str, str]] = {}
         self._notes: dict[str, Any] = {}
         self._checks: list[dg.AssetCheckResult] = []
-        self._began = time.monotonic()
+        self._began = self._told = time.monotonic()
         # Digested before anything is read: if an input changes meanwhile, the record says so and the partition is stale.
         provenance = Provenance(context.instance)
         provenance.read_ahead(plan, self.keys)
@@ -136,6 +137,12 @@ class Step:
     def log(self, message: str) -> None:
         """A line for people who watch."""
         self.context.log.info(message)
+
+    def progress(self, done: int, of: int) -> None:
+        """Tell people how far a long step is, every few seconds."""
+        if time.monotonic() - self._told >= _TELL_SECONDS:
+            self._told = time.monotonic()
+            self.log(f"{self._plan.name}: {done:,} of {of:,}")
 
     def view(self, table: Table, name: str | None = None, days: Days | None = None) -> None:
         """A DuckDB view over the declared window of `table`, around all of the run's partitions or around `days`."""

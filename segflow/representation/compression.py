@@ -40,6 +40,16 @@ class VariantRow:
     losses: dict[str, float]  # validation loss of each task, and "loss", their weighted mean
 
     @property
+    def figures(self) -> dict[str, float]:
+        """The row's numbers by name."""
+        sizes = {
+            "bytes": self.bytes,
+            "states_per_second": self.states_per_second,
+            f"recall_at_{_TOP}": self.recall_at_10,
+        }
+        return {**sizes, **self.losses}
+
+    @property
     def summary(self) -> str:
         """The row as one line of text."""
         losses = ", ".join(f"{name} {value:.3f}" for name, value in self.losses.items())

@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="bench-representation", description=__doc__)
     parser.add_argument("--texts", type=int, default=20_000, help="session texts that both encode")
     parser.add_argument("--events", type=int, default=1_000_000, help="rows of the log whose sessions are pooled")
-    parser.add_argument("--users", type=int, default=1_500, help="users of the log that behaviour is learned from")
+    parser.add_argument("--users", type=int, default=3_000, help="users of the log that behaviour is learned from")
     options = parser.parse_args(arguments)
     compared = compare(TextConfig(max_tokens=256), options.texts, THREADS)
     print(of_texts(compared), flush=True)
@@ -52,7 +52,8 @@ def of_texts(one: Compared) -> str:
     return (
         f"{one.texts:,} texts of {one.tokens / one.texts:.0f} tokens: {one.texts / one.ours:.0f} texts/s in "
         f"{one.precision}, sentence-transformers {one.texts / one.theirs:.0f}; {one.flops / 1e9:.0f} of "
-        f"{one.peak / 1e9:.0f} GFLOP/s (float32: {one.float32_peak / 1e9:.0f}); cosine at least {one.least_cosine:.6f}, mean {one.mean_cosine:.6f}"
+        f"{one.peak / 1e9:.0f} GFLOP/s "
+        f"(float32: {one.float32_peak / 1e9:.0f}); cosine at least {one.least_cosine:.6f}, mean {one.mean_cosine:.6f}"
     )
 
 

@@ -140,13 +140,26 @@ def test_a_second_run_finds_everything_up_to_date(made: Made) -> None:
     assert again.stdout.partition("\nSegments of week")[2] == made.run.stdout.partition("\nSegments of week")[2]
 
 
-def test_materializing_everything_again_gives_the_same_content(made: Made) -> None:
+def test_materializing_everything_again_gives_the_same_content(made: Made, instance: dg.DagsterInstance) -> None:
     versions, runs = made.project.versions(), len(mlflow_runs(made))
+    items = made.project.read(tables.ITEM_EMBEDDINGS).num_rows
+    assert texts_of(instance) == {"encoded_texts": items, "reused_texts": 0}
     again = made.project.segflow("run", "--force", "--week", str(made.weeks[1]))
     assert again.returncode == 0, again.stderr
     assert len(mlflow_runs(made)) >= runs + len(tables.ALL) - 2
     changed = {name for name, version in made.project.versions().items() if version != versions[name]}
     assert changed == set()
+    assert texts_of(instance) == {"encoded_texts": 0, "reused_texts": items}
+
+
+def texts_of(instance: dg.DagsterInstance) -> dict[str, object]:
+    """What the latest materialization of the item vectors says it had to encode."""
+    event = instance.get_latest_materialization_event(dg.AssetKey("item_embeddings"))
+    assert event is not None
+    assert event.asset_materialization is not None
+    shown = event.asset_materialization.metadata
+    assert "minilm" in str(shown["encoder"].value)
+    return {name: shown[name].value for name in ("encoded_texts", "reused_texts")}
 
 
 def test_a_segment_trained_alone_equals_the_same_one_trained_with_all(made: Made, instance: dg.DagsterInstance) -> None:

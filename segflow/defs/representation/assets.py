@@ -54,9 +54,7 @@ def item_embeddings(step: Step) -> None:
     cache = TextCache(step.config.text.cache)
     if not cache.holds(encoder):
         cache.adopt(encoder, step.storage.read(step.connection, tables.ITEM_EMBEDDINGS))
-    rows, looked = encode_new(
-        encoder, items, cache, lambda done, of: step.log(f"item_embeddings: {done} of {of} texts")
-    )
+    rows, looked = encode_new(encoder, items, cache, step.progress)
     step.note(
         encoder=encoder.name,
         precision=encoder.precision,
@@ -129,6 +127,7 @@ def behavior_model(step: Step) -> None:
     table = compare(variants, sequences)
     for row in table:
         step.log(f"behavior_model: {row.summary}")
+        step.run.metrics({f"{row.variant}/{name}": value for name, value in row.figures.items()})
     step.note(variant=config.variant, **{f"variant_{row.variant}": row.summary for row in table})
     step.write(tables.BEHAVIOR_MODEL, step.model_row(variants[config.variant].to_bytes(), curve.best("valid_loss")))
 

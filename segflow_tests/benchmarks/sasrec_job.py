@@ -28,7 +28,8 @@ def positions_per_second(
 ) -> float:
     """Positions of ``log`` a second over ``epochs`` passes, the first step's warm-up not counted.
 
-    loss: "softmax" over the whole catalogue or "sampled_softmax" over ``negatives``; precision: as Lightning names it.
+    loss: "softmax" over the whole catalogue, "sampled_softmax" or "BCE" against ``negatives`` of each position; precision:
+    as Lightning names it.
     """
     from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
     from rectools import Columns

@@ -16,11 +16,16 @@ import torch
 
 from segflow_tests.benchmarks import behavior_job, sasrec_job
 
-LOSSES: Mapping[str, str] = {"softmax": "full softmax", "sampled_softmax": "sampled softmax", "BCE": "one negative"}
-"""RecTools' name of a loss -> what it is."""
+_NEGATIVES = 256
+LOSSES: Mapping[str, tuple[str, int]] = {
+    "full softmax": ("softmax", 0),
+    "sampled softmax": ("sampled_softmax", _NEGATIVES),
+    "one negative": ("BCE", 1),
+}
+"""What a loss of SASRec is -> RecTools' name of it and the negatives of each position."""
 
 _ITEMS, _WIDTH, _LAYERS, _HEADS, _LENGTH = 10_000, 64, 2, 2, 50
-_BATCH_USERS, _NEGATIVES = 128, 256
+_BATCH_USERS = 128
 # Both take turns, so that a busy moment of the machine is not held against one of them.
 _TURNS = 2
 
@@ -38,7 +43,7 @@ class Trained:
     theirs: Mapping[str, float]
 
 
-def training_speeds(users: int, threads: int, losses: Mapping[str, str] = LOSSES) -> Trained:
+def training_speeds(users: int, threads: int, losses: Mapping[str, tuple[str, int]] = LOSSES) -> Trained:
     """Train both on a log of users of very different activity, which is what logs are like."""
     # SASRec learns from shifted pairs: of 51 events it sees 50 and predicts 50.
     log = behavior_job.log_of(users, _ITEMS, _LENGTH + 1)
@@ -58,13 +63,13 @@ def training_speeds(users: int, threads: int, losses: Mapping[str, str] = LOSSES
         )
         ours.append(speed)
         for loss, speeds in theirs.items():
-            speeds.append(_sasrec(users, loss, threads))
-    found = {losses[loss]: float(np.median(speeds)) for loss, speeds in theirs.items()}
+            speeds.append(_sasrec(users, *losses[loss], threads))
+    found = {loss: float(np.median(speeds)) for loss, speeds in theirs.items()}
     return Trained(len(log.times), _ITEMS, _WIDTH, _LAYERS, _LENGTH, float(np.median(ours)), found)
 
 
-def _sasrec(users: int, loss: str, threads: int) -> float:
-    settings = json.dumps({"users": users, "loss": loss, "threads": threads})
+def _sasrec(users: int, loss: str, negatives: int, threads: int) -> float:
+    settings = json.dumps({"users": users, "loss": loss, "negatives": negatives, "threads": threads})
     command = [sys.executable, "-m", __name__, settings]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return float(done.stdout.splitlines()[-1])
@@ -81,7 +86,7 @@ def _main(settings: str) -> None:
         length=_LENGTH,
         batch_users=_BATCH_USERS,
         loss=wanted["loss"],
-        negatives=_NEGATIVES,
+        negatives=max(1, wanted["negatives"]),
     )
     print(speed)
 

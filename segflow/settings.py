@@ -108,6 +108,11 @@ def _absolute(config: Config, folder: Path) -> Config:
         own = folder / section.sql if section is not None and section.sql else None
         return section.model_copy(update={"sql": str(own)}) if own is not None and own.is_file() else section
 
+    def encoder(section: Any) -> Any:
+        """A folder beside the settings file wins over a hub name."""
+        own = folder / Path(section.encoder).expanduser()
+        return section.model_copy(update={"encoder": str(own)}) if own.is_dir() else section
+
     source = config.source
     return config.model_copy(
         update={
@@ -121,7 +126,7 @@ def _absolute(config: Config, folder: Path) -> Config:
                 }
             ),
             "storage": fix(config.storage, "root"),
-            "text": fix(config.text, "cache"),
+            "text": encoder(fix(config.text, "cache")),
             "behavior": fix(config.behavior, "checkpoints"),
             "compute": fix(config.compute, "spill"),
             "tracking": fix(config.tracking, "root"),

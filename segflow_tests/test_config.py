@@ -123,9 +123,10 @@ def test_relative_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: py
         MINIMAL.replace(
             "calendar:", "  items: {path: package:shop/items.csv}\n  users: {path: /data/users.csv}\ncalendar:"
         )
-        + "storage: {root: 's3://bucket/tables'}\ntracking: {root: ../runs}\n"
+        + "storage: {root: 's3://bucket/tables'}\ntracking: {root: ../runs}\ntext: {encoder: encoders/own}\n"
     )
     settings(tmp_path, text)
+    (tmp_path / "encoders" / "own").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     config = load(Path("segflow.yaml"))
     assert config.source.items is not None
@@ -137,6 +138,9 @@ def test_relative_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: py
     assert Path(config.tracking.root).resolve() == tmp_path.parent / "runs"
     assert config.compute.spill == f"{tmp_path}/data/spill"
     assert config.report.folder == f"{tmp_path}/data/reports"
+    assert config.text.cache == f"{tmp_path}/data/cache/text"
+    assert config.text.encoder == f"{tmp_path}/encoders/own"
+    assert config.behavior.checkpoints == f"{tmp_path}/data/checkpoints"
 
 
 @pytest.mark.parametrize("name", sorted(file.stem for file in DATASETS.glob("*.yaml")))

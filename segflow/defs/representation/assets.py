@@ -121,7 +121,8 @@ def behavior_model(step: Step) -> None:
     sequences = event_sequences(step, ids)
     config = step.config.behavior
     curve = step.curve()
-    checkpoint = Path(config.checkpoints) / f"behavior_model-{step.week}.safetensors"
+    # Another version of the code would not go on where this one stopped.
+    checkpoint = Path(config.checkpoints) / f"behavior_model-{step.week}-{step.code_version}.safetensors"
     model = fit_behavior_model(sequences, vectors, config, step.config.seed, curve, checkpoint)
     variants = variants_of(model, sequences)
     table = compare(variants, sequences)

@@ -1,7 +1,7 @@
 """The reference pages of the docs, generated from the declarations they describe: `python -m segflow.reference docs`.
 
 Lives here: tables and settings as Markdown. Does not live here: what the tables and settings are (`tables.py`,
-`config.py`), and pages that people write.
+`config/`), and pages that people write.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def settings_page() -> str:
     lines = [
         "# Settings",
         "",
-        _NOTE.format("`segflow/config.py`"),
+        _NOTE.format("`segflow/config/`"),
         "",
         "The keys of `segflow.yaml`. Unknown keys are refused. Relative paths are relative to the file. A file may name a "
         "`preset`; its own keys win over the preset's.",

@@ -1,4 +1,4 @@
-"""Reading `segflow.yaml`: finding it, its preset, and what is wrong with it. `config.py` says what may stand in it.
+"""Reading `segflow.yaml`: finding it, its preset, and what is wrong with it. `config/` says what may stand in it.
 
 A file may name a `preset` from `segflow/datasets/`; its keys are the base, the file's own keys win. Relative paths are
 relative to the file.

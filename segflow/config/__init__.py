@@ -1,0 +1,150 @@
+"""The settings of `segflow.yaml`: every default, unit and bound in one place. `settings.py` reads the file.
+
+Unknown keys are refused: a misspelled key that silently keeps the default is the worst kind of bug.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+# This package is the one door to what stands in its modules.
+from segflow.config.base import Section, did_you_mean
+from segflow.config.representation import (
+    AdaptationConfig,
+    BehaviorConfig,
+    BehaviorInput,
+    ProbeConfig,
+    TextConfig,
+    UserEmbeddingConfig,
+    View,
+)
+from segflow.config.segments import SegmentConfig
+from segflow.config.source import (
+    WEEKDAYS,
+    BotConfig,
+    CalendarConfig,
+    CleaningConfig,
+    CsvDialect,
+    EdgeSource,
+    EventSource,
+    ImputeConfig,
+    Input,
+    ItemSource,
+    SessionConfig,
+    SourceConfig,
+    UserSource,
+)
+
+
+class RankerConfig(Section):
+    """The global ranker and the segment rankers."""
+
+    minimum_item_events: int = Field(20, ge=1, description="events before the snapshot that make an item a candidate")
+    minimum_item_users: int = Field(5, ge=1, description="users before the snapshot that make an item a candidate")
+    half_life_days: float = Field(120.0, gt=0, description="age at which a day with the item counts half, in days")
+    cooccurrence_items: int = Field(2000, ge=1, le=20_000, description="most items in the co-occurrence model")
+    cooccurrence_regularization: float = Field(300.0, gt=0, description="ridge of the co-occurrence model")
+    training_weeks: int = Field(8, ge=1, le=52, description="weeks before the snapshot whose items are learned from")
+    hidden: int = Field(32, ge=4, le=256, description="hidden units of the repeat network")
+    steps: int = Field(500, ge=1, description="training steps of the global ranker")
+    batch_users: int = Field(128, ge=8, description="users in one training step")
+    check_every: int = Field(100, ge=1, description="steps between two looks at the validation week")
+    learning_rate: float = Field(0.02, gt=0, le=1, description="peak learning rate of AdamW")
+    weight_decay: float = Field(0.01, ge=0, description="weight decay of biases and state query")
+    new_item_weight: float = Field(0.3, ge=0, description="weight of the loss over items new to the user")
+    delta_rank: int = Field(4, ge=1, le=64, description="rank of a segment's change of the state query")
+    delta_steps: int = Field(60, ge=1, description="training steps of each segment and each control group")
+    delta_learning_rate: float = Field(0.002, gt=0, le=1, description="learning rate of a segment's delta")
+    delta_weight_decay: float = Field(0.1, ge=0, description="weight decay of a segment's delta")
+    placebos: int = Field(3, ge=1, le=50, description="placebo segmentations: random groups of the segments' sizes")
+    recommendations: int = Field(20, ge=1, le=1000, description="items recommended to each user")
+    gate_users: float = Field(200.0, ge=0, description="users at which a delta counts half; thin segments stay global")
+
+
+class EvaluationConfig(Section):
+    """The test protocol and the verdict's thresholds, fixed before anything is run."""
+
+    minimum_relative_gain: float = Field(
+        0.01, ge=0, le=1, description="NDCG@10 gain over the best control that is worth segmenting for, 0.01 = 1 %"
+    )
+    confidence: float = Field(
+        0.95, ge=0.5, le=0.999, description="level of all intervals; 1 - it is the false-discovery rate over segments"
+    )
+    power: float = Field(
+        0.8, ge=0.5, le=0.999, description="chance to find an effect as large as the minimum detectable effect"
+    )
+    bootstrap_samples: int = Field(5000, ge=1000, le=100_000, description="resamples of the users for each interval")
+    minimum_users: int = Field(
+        50, ge=2, description="test users below which nothing is concluded, for all users and for each segment"
+    )
+
+
+class StorageConfig(Section):
+    """Where tables live."""
+
+    root: str = Field("data/tables", description="folder or object-store URI of the Delta tables")
+    options: dict[str, str] = Field(
+        default_factory=dict, description="object-store options; secrets belong in environment variables"
+    )
+
+
+class ComputeConfig(Section):
+    """What one step may use."""
+
+    threads: int = Field(2, ge=1, le=256, description="threads of one step")
+    processes: int = Field(2, ge=1, le=64, description="weeks that the command line works on side by side")
+    memory_limit: str = Field("2GB", pattern=r"^\d+(\.\d+)?\s?(MB|GB|TB)$", description="DuckDB's memory in one step")
+    rows_at_once: int = Field(
+        2_000_000,
+        ge=10_000,
+        description="events that one statement works on; a range of days is cut to it, never a day",
+    )
+    spill: str = Field("data/spill", description="folder for what does not fit in memory")
+    spill_limit: str = Field("20GB", pattern=r"^\d+(\.\d+)?\s?(MB|GB|TB)$", description="most that may be spilled")
+
+
+class TrackingConfig(Section):
+    """Where MLflow keeps runs."""
+
+    root: str = Field("data/mlflow", description="folder of the sqlite backend and the artifacts")
+    uri: str | None = Field(None, description="an MLflow server to use instead of the embedded backend")
+    ui: str = Field("http://127.0.0.1:5000", description="address of the MLflow UI, for links")
+
+
+class ReportConfig(Section):
+    """Where report pages are written."""
+
+    folder: str = Field("data/reports", description="folder of the HTML pages")
+
+
+Seed = Annotated[int, Field(ge=0, lt=2**31, description="seed of everything random")]
+
+
+class Config(Section):
+    """The whole of `segflow.yaml`."""
+
+    preset: str | None = Field(None, description="name of a preset in segflow/datasets/")
+    source: SourceConfig
+    calendar: CalendarConfig
+    cleaning: CleaningConfig = CleaningConfig()
+    sessions: SessionConfig = SessionConfig()
+    text: TextConfig = TextConfig()
+    behavior: BehaviorConfig = BehaviorConfig()
+    users: UserEmbeddingConfig = UserEmbeddingConfig()
+    probe: ProbeConfig = ProbeConfig()
+    segments: SegmentConfig = SegmentConfig()
+    rankers: RankerConfig = RankerConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    storage: StorageConfig = StorageConfig()
+    compute: ComputeConfig = ComputeConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    report: ReportConfig = ReportConfig()
+    seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _agreeing(self) -> Config:
+        if "adapted" in self.users.views and self.text.adaptation.method == "none":
+            raise ValueError("users.views: 'adapted' needs a language model that learns; set text.adaptation.method")
+        return self

@@ -70,7 +70,9 @@ def write_report(
     UserError when nobody could be tested.
     """
     results = results.assign(segment_id=results["segment_id"].where(results["segment_id"] != "unassigned", None))
-    summary = summarize(results, roles_of(results["arm"].unique()), config.evaluation, config.seed)
+    summary = summarize(
+        results, roles_of(results["arm"].unique()), config.evaluation, config.seed, segmented=bool(profiles)
+    )
     latest = [row for row in ledger if row["week"] == week]
     page = ReportInput(
         title="Does segmenting pay?",

@@ -101,14 +101,15 @@ class _Task:
 
 
 def summarize(
-    results: pd.DataFrame, roles: Mapping[str, Role], config: EvaluationConfig, seed: int
+    results: pd.DataFrame, roles: Mapping[str, Role], config: EvaluationConfig, seed: int, segmented: bool = True
 ) -> EvaluationSummary:
     """Average over seeds per user, estimate, compare and decide.
 
     results: columns `user_id`, `arm`, `seed`, `task` ('all', 'new', ...), `segment_id` (the user's *real* segment in
     every row, null for users without one) and metrics named as in metrics.py, among them `ndcg_10`; other columns are
     ignored. NaN marks users without a relevant item in the task, who are left out. roles: role of each arm.
-    The verdict rests on task 'all'; the other tasks are reported the same way without one.
+    The verdict rests on task 'all'; the other tasks are reported the same way without one. `segmented` is false for a
+    week without segments, whose verdict needs no test.
     Raises UserError when no user can be tested, ValueError when arms do not hold the same users.
     """
     under_test = segments_arm(roles)
@@ -145,6 +146,7 @@ def summarize(
         control=overall.against,
         control_mean=next(row.primary.mean for row in arms if row.arm == overall.against),
         config=config,
+        segmented=segmented,
     )
     return EvaluationSummary(
         verdict=verdict,

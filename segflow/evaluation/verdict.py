@@ -45,6 +45,7 @@ class Verdict:
     minimum_detectable_effect: float
     threshold: float
     users: int
+    segmented: bool
     decisions: tuple[SegmentDecision, ...]
 
 
@@ -110,6 +111,7 @@ def decide(
     control: str,
     control_mean: float,
     config: EvaluationConfig,
+    segmented: bool = True,
 ) -> Verdict:
     """The verdict from the paired differences between the segments arm and the best control.
 
@@ -121,7 +123,7 @@ def decide(
     2. proven and worth having in some segments (corrected for testing many): `segment only` those;
     3. too few users, or an interval that holds both 0 and the threshold while the minimum detectable effect
        exceeds the threshold: `not enough data to say`;
-    4. otherwise: `do not segment`.
+    4. otherwise: `do not segment`. So it is without any test when nobody is `segmented`, since no segments were found.
     """
     threshold = config.minimum_relative_gain * control_mean
     decisions = judge_segments(segment_differences, threshold, config)
@@ -136,7 +138,9 @@ def decide(
 
     outcome: Outcome = "do not segment"
     segments: tuple[str, ...] = ()
-    if enough_users and difference.low > 0.0 and difference.mean >= threshold:
+    if not segmented:
+        pass
+    elif enough_users and difference.low > 0.0 and difference.mean >= threshold:
         segments = tuple(one.segment_id for one in decisions if one.segment_id not in losing)
         if not losing:
             outcome = "segment"
@@ -158,6 +162,7 @@ def decide(
         minimum_detectable_effect=difference.minimum_detectable_effect,
         threshold=threshold,
         users=difference.users,
+        segmented=segmented,
         decisions=decisions,
     )
     return replace(verdict, sentence=_sentence(verdict, segment_differences, config))
@@ -174,6 +179,11 @@ def _sentence(verdict: Verdict, segment_differences: Mapping[str, Estimate], con
         f"{round(100 * config.confidence, 1):g} % interval {signed(low)} to {signed(high)}, "
         f"{verdict.users:,} test users)"
     )
+    if not verdict.segmented:
+        return (
+            "Do not segment: this week's users show no segments that chance would not draw as well, so the global ranker "
+            f"serves everybody ({verdict.control_mean:.4f} NDCG@10, {verdict.users:,} test users)."
+        )
     if verdict.outcome == "segment":
         return f"Segment: {numbers}, at least the {needed}."
     if verdict.outcome == "segment only":

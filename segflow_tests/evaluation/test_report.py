@@ -11,9 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from segflow.config import EvaluationConfig
 from segflow.evaluation.charts import axis_ticks, sparkline
 from segflow.evaluation.report import Accounting, LedgerRow, Migration, ReportInput, SegmentCard, render
+from segflow.evaluation.summary import summarize
 from segflow.evaluation.verdict import Outcome
+
+from .conftest import ROLES, MakeResults
 
 HOSTILE = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>&"
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -116,6 +120,19 @@ def test_rows_that_went_missing_are_called_out(report_input: ReportInput) -> Non
     text = Page(render(replace(report_input, accounting=Accounting(100, 90, 2, {"unknown_item": 5})))).text
     assert "3 raw rows are unaccounted for" in text
     assert "are accounted for:" not in text
+
+
+def test_a_week_without_segments_says_so_and_shows_no_comparison(
+    report_input: ReportInput, make_results: MakeResults, config: EvaluationConfig
+) -> None:
+    results = make_results(users=200).assign(segment_id=None)
+    summary = summarize(results, ROLES, config, seed=0, segmented=False)
+    page = Page(render(replace(report_input, summary=summary, segments=(), ledger=(), migration=())))
+    assert "show no segments that chance would not draw" in page.text
+    assert "Difference to the best control" not in page.text
+    ids = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
+    targets = [str(attributes["href"]) for tag, attributes in page.tags if tag == "a"]
+    assert {target[1:] for target in targets} <= ids
 
 
 def test_a_first_week_without_history_renders(report_input: ReportInput) -> None:

@@ -56,6 +56,15 @@ def test_placebos_as_good_as_segments_mean_do_not_segment(make_results: MakeResu
     assert summarize(make_results(), ROLES, config, seed=0).verdict.outcome == "do not segment"
 
 
+def test_a_week_without_segments_is_not_segmented_and_says_why(
+    make_results: MakeResults, config: EvaluationConfig
+) -> None:
+    results = make_results(users=200).assign(segment_id=None)
+    verdict = summarize(results, ROLES, config, seed=0, segmented=False).verdict
+    assert (verdict.outcome, verdict.segments, verdict.decisions) == ("do not segment", (), ())
+    assert "no segments that chance would not draw" in verdict.sentence
+
+
 def test_few_noisy_users_are_not_enough(make_results: MakeResults, config: EvaluationConfig) -> None:
     verdict = summarize(make_results(users=80, noise=0.2), ROLES, config, seed=0).verdict
     assert verdict.outcome == "not enough data to say"

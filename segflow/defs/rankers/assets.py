@@ -142,7 +142,9 @@ def control_rankers(step: Step) -> None:
             members = sorted(user for user, group in codes.items() if group == code)
             row = step.model_row(delta_to_bytes(deltas[code]), {"users": len(members)}, arm=arm, group_id=name)
             rows.append(row.append_column("users", pa.array([members], pa.list_(pa.string()))))
-    step.write(tables.CONTROL_RANKERS, pa.concat_tables(rows).select(tables.CONTROL_RANKERS.column_names))
+    # A week without segments needs no controls.
+    everything = pa.concat_tables(rows) if rows else tables.CONTROL_RANKERS.arrow.empty_table()
+    step.write(tables.CONTROL_RANKERS, everything.select(tables.CONTROL_RANKERS.column_names))
 
 
 @materializes(

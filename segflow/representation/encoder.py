@@ -7,7 +7,6 @@ agree with those of padded batches in float32. Which texts need encoding is the 
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -25,6 +24,7 @@ from segflow.representation.behavior_network import use_bfloat16
 from segflow.representation.integers import in_integers
 from segflow.representation.language_model import Checkpoint, Pooling, load_checkpoint
 from segflow.representation.packing import Tokens, lengths_of
+from segflow.representation.rounding import in_bfloat16
 
 Progress = Callable[[int, int], None]
 Vectors = npt.NDArray[np.float32]
@@ -221,7 +221,7 @@ class Encoder:
         if wanted == "int8" and device == "cuda":
             raise UserError("text.precision: int8 runs on the CPU only; use `auto` with a GPU")
         self.precision = "int8" if wanted == "int8" else "bfloat16"
-        self._fast = in_integers(self.model) if wanted == "int8" else _rounded_weights(self.model)
+        self._fast = in_integers(self.model) if wanted == "int8" else in_bfloat16(self.model)
         order = np.argsort([-len(one) for one in tokens], kind="stable")
         with self._ways():
             found = self._vectors([tokens[row] for row in order])
@@ -233,15 +233,6 @@ class Encoder:
             raise UserError(f"text.precision: {lost}; use `auto` or `float32` with this encoder")
         _log.warning("text.precision: %s; float32 is used", lost)
         self.precision, self.precision_cosine, self._fast = "float32", 1.0, self.model
-
-
-def _rounded_weights(model: nn.Module) -> nn.Module:
-    """A copy with the weights of the products in bfloat16: autocast would round them again for each batch."""
-    rounded = copy.deepcopy(model)
-    for part in rounded.modules():
-        if type(part) is nn.Linear:
-            part.to(torch.bfloat16)
-    return rounded
 
 
 @contextmanager

@@ -6,6 +6,7 @@ Source of the method: Dettmers et al. 2022, LLM.int8(), vector-wise quantization
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -39,10 +40,15 @@ class IntegerLinear(nn.Module):
 
 def in_integers(model: nn.Module) -> nn.Module:
     """A copy of the model with every linear layer in integers; all else stays as it is."""
-    return _replace(copy.deepcopy(model))
+    return with_linear(model, IntegerLinear)
 
 
-def _replace(module: nn.Module) -> nn.Module:
+def with_linear(model: nn.Module, make: Callable[[nn.Linear], nn.Module]) -> nn.Module:
+    """A copy of the model in which `make` replaced every linear layer."""
+    return _replace(copy.deepcopy(model), make)
+
+
+def _replace(module: nn.Module, make: Callable[[nn.Linear], nn.Module]) -> nn.Module:
     for name, part in list(module.named_children()):
-        setattr(module, name, IntegerLinear(part) if type(part) is nn.Linear else _replace(part))
+        setattr(module, name, make(part) if type(part) is nn.Linear else _replace(part, make))
     return module

@@ -64,6 +64,29 @@ def test_batches_do_not_change_a_text(tmp_path: Path, kind: str, packed: bool) -
     assert (encoder.encode(TEXTS) == together).all()
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_either_attention_gives_the_same_vectors(bert: Path, monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
+    encoder = load(bert, precision=precision)
+    plain = encoder.encode(TEXTS)
+    monkeypatch.setattr(encoder_module.packing, "_PLAIN", 8)
+    fused = encoder.encode(TEXTS)
+    assert not (fused == plain).all()
+    np.testing.assert_allclose(fused, plain, atol=1e-5 if precision == "float32" else 0.01)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("scores", [1.0, 60.0, 1e3, -1e3])
+def test_attention_bears_any_scores(kind: torch.dtype, scores: float) -> None:
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(3, 2, 7, 8) for _ in range(3))
+    key[..., 0], query[..., 0] = 1, scores
+    given = [one.to(kind) for one in (query, key, value)]
+    found = encoder_module.packing._plain_attention(*given, scaling=1.0)
+    expected = torch.softmax(given[0].double() @ given[1].double().transpose(2, 3), -1) @ given[2].double()
+    assert found.isfinite().all()
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-4 if kind == torch.float32 else 0.03)
+
+
 def test_packing_is_left_where_it_disagrees(bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoder_module.packing, "packed_states", lambda model, tokens, first: torch.ones(
         sum(map(len, tokens)), 32

@@ -9,7 +9,7 @@ UI_PORT ?= 3000
 MLFLOW_PORT ?= 5000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-ui bench-events bench-representation check format docs ui mlflow clean
+.PHONY: help demo test test-slow test-ui bench-events bench-representation bench-segments check format docs ui mlflow clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -49,6 +49,9 @@ $(VENV)/.peers: segflow_tests/benchmarks/peers.txt $(VENV)/.dev
 
 bench-representation: $(VENV)/.peers ## texts, sessions, users and positions a second against sentence-transformers and RecTools (about 15 minutes)
 	@PYTHONPATH=$(CURDIR)/$(VENV)/peers $(BIN)/python -m segflow_tests.benchmarks.bench_representation
+
+bench-segments: $(VENV)/.dev ## segments chosen, fitted and assigned against scikit-learn; planted logs and noise (about 20 minutes)
+	@$(BIN)/python -m segflow_tests.benchmarks.bench_segments
 
 check: $(VENV)/.dev ## style, types, architecture, definitions
 	@$(BIN)/ruff check .

@@ -39,10 +39,28 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--weeks", type=int, default=2, help="how many of the last testable weeks (default: 2)")
     run.add_argument("--week", type=date.fromisoformat, action="append", help="a snapshot week (repeatable)")
     run.add_argument("--force", action="store_true", help="materialize again even what is up to date")
+    run.add_argument(
+        "--rewrite-history",
+        action="store_true",
+        help="also change segments of weeks that later weeks were matched to; without it such a change is refused",
+    )
     run.set_defaults(run=_run)
 
     report = commands.add_parser("report", help="print the latest report")
     report.set_defaults(run=_report)
+
+    export = commands.add_parser(
+        "export",
+        help="write who is in which segment, as CSV or Parquet",
+        description="Write user_id, segment_id, name, probability and snapshot of one week. Never of more than one: the "
+        "segments that a user went through over many weeks tell users apart like fingerprints. User ids are raw, or hashed "
+        "with a secret key, by `segments.export.user_ids` in the settings.",
+    )
+    export.add_argument("out", type=Path, metavar="OUT", help="file to write, ending in .csv or .parquet")
+    export.add_argument("--week", type=date.fromisoformat, help="the snapshot (default: the latest)")
+    export.add_argument("--all", action="store_true", help="also users who are in no segment")
+    export.add_argument("--force", action="store_true", help="replace the file if it is there")
+    export.set_defaults(run=_export)
 
     init = commands.add_parser("init", help="look at a log and write a commented segflow.yaml for it")
     init.add_argument("log", type=Path, help="file or folder with the log")
@@ -96,7 +114,7 @@ def _environment(config: Path | None) -> None:
 def _run(options: argparse.Namespace) -> None:
     from segflow.runs import run
 
-    run(options.week, options.weeks, options.force)
+    run(options.week, options.weeks, options.force, options.rewrite_history)
     print()
     _report(options)
 
@@ -106,6 +124,13 @@ def _report(options: argparse.Namespace) -> None:
     from segflow.settings import load
 
     print(summary(load()))
+
+
+def _export(options: argparse.Namespace) -> None:
+    from segflow.console import export
+    from segflow.settings import load
+
+    print(export(load(), options.out, options.week, options.all, options.force))
 
 
 def _init(options: argparse.Namespace) -> None:

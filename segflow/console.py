@@ -1,9 +1,11 @@
-"""The end of a run, in fewer than forty lines: segments, arms, the verdict, and where to look next."""
+"""What the command line makes of the tables: the end of a run in fewer than forty lines, and the export of memberships."""
 
 from __future__ import annotations
 
 import json
+import os
 import shlex
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,32 @@ def summary(config: Config) -> str:
     lines += ["", *_arms(figures), "", f"Verdict: {report['sentence']}", ""]
     lines += [f"Report    {Path(config.report.folder) / f'{week}.html'}", *_commands(config)]
     return "\n".join(lines)
+
+
+def export(config: Config, out: Path, week: date | None, everybody: bool, force: bool) -> str:
+    """Write the memberships of one snapshot (default: the latest) to `out`, and say what was written.
+
+    Raises UserError when the snapshot is missing, the file cannot be written, or the key for hashing is not set.
+    """
+    from segflow.segments.export import memberships, require_place, secret_key, write_whole
+
+    require_place(out, force)
+    settings = config.segments
+    key = secret_key(os.environ, settings.profiles.salt) if settings.export.user_ids == "hashed" else None
+    storage = Storage(config.storage.root, config.storage.options)
+    with connect(config.compute) as connection:
+        weeks = [one for (one,) in storage.partitions(tables.USER_SEGMENTS) if isinstance(one, date)]
+        if not weeks:
+            raise UserError(f"{config.storage.root}: there are no segments yet; run `segflow run` first")
+        chosen = week or weeks[-1]
+        if chosen not in weeks:
+            raise UserError(f"--week {week}: there is no such snapshot; there are {', '.join(map(str, weeks))}")
+        users = storage.read(connection, tables.USER_SEGMENTS, where={"week": chosen})
+        ledger = storage.read(connection, tables.SEGMENT_LEDGER, where={"week": chosen}, columns=["segment_id", "name"])
+    rows = memberships(chosen, users, ledger.to_pylist(), settings.min_users, everybody, key)
+    write_whole(rows, out)
+    ids = "raw user ids" if key is None else "user ids hashed with a secret key"
+    return f"{out}: {rows.num_rows:,} of {users.num_rows:,} users of the snapshot of {chosen}, {ids}"
 
 
 def _segment(row: dict[str, Any], event: str) -> str:

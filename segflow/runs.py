@@ -16,8 +16,11 @@ from functools import partial
 from segflow.errors import UserError
 
 
-def run(weeks: Sequence[date] | None, count: int, force: bool) -> None:
-    """Materialize what is not up to date for `weeks`, or for the last `count` weeks that can be tested."""
+def run(weeks: Sequence[date] | None, count: int, force: bool, rewrite_history: bool = False) -> None:
+    """Materialize what is not up to date for `weeks`, or for the last `count` weeks that can be tested.
+
+    rewrite_history: also segments of weeks that later ones were matched to, if they would change.
+    """
     from segflow.events.preflight import preflight
     from segflow.settings import load
 
@@ -31,7 +34,7 @@ def run(weeks: Sequence[date] | None, count: int, force: bool) -> None:
     from segflow.definitions import defs
     from segflow.defs.runner import open_runner
 
-    with open_runner(defs, say, force) as runner:
+    with open_runner(defs, say, force, rewrite_history) as runner:
         runner.catalogue()
         runner.days(config.calendar.start, config.calendar.last_day + timedelta(days=1))
         _side_by_side("models", runner.is_stale, chosen, began, force, config.compute.processes)

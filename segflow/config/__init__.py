@@ -20,7 +20,7 @@ from segflow.config.representation import (
     UserEmbeddingConfig,
     View,
 )
-from segflow.config.segments import SegmentConfig
+from segflow.config.segments import ExportConfig, LedgerConfig, ProfileConfig, SegmentConfig
 from segflow.config.source import (
     WEEKDAYS,
     BotConfig,

@@ -9,9 +9,37 @@ from segflow.defs.partitions import CONFIG
 # What the settings leave off is an asset all the same, but no job makes it.
 OPTIONAL_MODELS = ["text_adapter"] if "adapted" in CONFIG.users.views else []
 
+ASSETS = {
+    "catalogue": ["source_files", "items", "users", "user_edges", "item_embeddings"],
+    "days": [
+        "raw_events",
+        "events",
+        "quarantined_events",
+        "sessions",
+        "user_days",
+        "day_reports",
+        "session_embeddings",
+    ],
+    "models_week": ["behavior_model", *OPTIONAL_MODELS, "global_ranker"],
+    "segments_week": [
+        "user_views",
+        "user_embeddings",
+        "segmentation",
+        "segment_ledger",
+        "user_segments",
+        "segment_profiles",
+        "segment_page",
+    ],
+    "probe_week": ["representation_probe"],
+    # A job may not have the name of an asset: both become op graphs of the same code location.
+    "segment_rankers_week": ["segment_rankers"],
+    "report_week": ["control_rankers", "recommendations", "ranking_results", "list_quality", "evaluation_report"],
+}
+"""Job -> the assets that are its part of a whole run, each after those it reads."""
+
 CATALOGUE = dg.define_asset_job(
     "catalogue",
-    selection=["source_files", "items", "users", "user_edges", "item_embeddings"],
+    selection=ASSETS["catalogue"],
     description="The list of source files, the catalogue, what is known of users, and the vectors of new item texts.",
 )
 LIST_FILES = dg.define_asset_job(
@@ -29,55 +57,37 @@ REACHED_SESSIONS = dg.define_asset_job(
 )
 DAYS = dg.define_asset_job(
     "days",
-    selection=[
-        "raw_events",
-        "events",
-        "quarantined_events",
-        "sessions",
-        "user_days",
-        "day_reports",
-        "session_embeddings",
-    ],
+    selection=ASSETS["days"],
     description="One or more days of the log, from source rows to session vectors.",
 )
 MODELS_WEEK = dg.define_asset_job(
     "models_week",
-    selection=["behavior_model", *OPTIONAL_MODELS, "global_ranker"],
+    selection=ASSETS["models_week"],
     description="What a week learns from everybody: the behaviour model, the global ranker, the adapted language model.",
 )
 SEGMENTS_WEEK = dg.define_asset_job(
     "segments_week",
-    selection=[
-        "user_views",
-        "user_embeddings",
-        "segmentation",
-        "segment_ledger",
-        "user_segments",
-        "segment_profiles",
-    ],
+    selection=ASSETS["segments_week"],
     description="The segments of a week, tied to those of the week before.",
+)
+NEWCOMERS_WEEK = dg.define_asset_job(
+    "newcomers_week",
+    selection=["newcomer_segments"],
+    description="Users who gained enough history since the snapshot, placed in its segments. Optional; nothing follows.",
 )
 PROBE_WEEK = dg.define_asset_job(
     "probe_week",
-    selection=["representation_probe"],
+    selection=ASSETS["probe_week"],
     description="What the views of the users tell of the week; needs the events of that week.",
 )
 SEGMENT_RANKERS = dg.define_asset_job(
-    # A job may not have the name of an asset: both become op graphs of the same code location.
     "segment_rankers_week",
-    selection=["segment_rankers"],
+    selection=ASSETS["segment_rankers_week"],
     description="The rankers of the segments of a week.",
 )
 REPORT_WEEK = dg.define_asset_job(
     "report_week",
-    selection=[
-        "representation_probe",
-        "control_rankers",
-        "recommendations",
-        "ranking_results",
-        "list_quality",
-        "evaluation_report",
-    ],
+    selection=[*ASSETS["probe_week"], *ASSETS["report_week"]],
     description="The probe, the controls, recommendations, the test on the following week, and the report.",
 )
 
@@ -89,6 +99,7 @@ ALL = [
     DAYS,
     MODELS_WEEK,
     SEGMENTS_WEEK,
+    NEWCOMERS_WEEK,
     PROBE_WEEK,
     SEGMENT_RANKERS,
     REPORT_WEEK,

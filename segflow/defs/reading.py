@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from segflow import tables
 from segflow.arrow import matrix, vector_column
 from segflow.config import View
+from segflow.defs.partitions import CONFIG, SAME_WEEK, SNAPSHOT, WEEK_BEFORE, Window
 from segflow.defs.step import Step
 from segflow.sql import load
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from segflow.representation.adaptation import Adapter
     from segflow.representation.behavior import BehaviorModel
     from segflow.representation.sequences import EventSequences
+    from segflow.representation.views import ViewSources
+    from segflow.segments.naming import Namer
+    from segflow.tables import Table
 
 
 _KEPT: dict[Hashable, RankingWeek] = {}
@@ -67,6 +71,38 @@ def events_with_category(step: Step) -> pa.Table:
     return step.query(load("representation/events_with_category.sql"))
 
 
+def view_windows(history: Window) -> dict[Table, Window]:
+    """What `view_sources` reads, with the log in `history`."""
+    return {
+        tables.EVENTS: history,
+        tables.SESSIONS: history,
+        tables.SESSION_EMBEDDINGS: history,
+        tables.ITEMS: SNAPSHOT,
+        tables.USERS: SNAPSHOT,
+        tables.ITEM_EMBEDDINGS: SNAPSHOT,
+        tables.BEHAVIOR_MODEL: SAME_WEEK,
+        **({tables.TEXT_ADAPTER: SAME_WEEK} if "adapted" in CONFIG.users.views else {}),
+    }
+
+
+def view_sources(step: Step) -> ViewSources:
+    """What the views of users are made of, of the step's window."""
+    from segflow.representation.views import ViewSources
+
+    ids, _ = item_vectors(step)
+    model = behavior_model_of(step)
+    attributes = step.read(tables.USERS)
+    return ViewSources(
+        events_with_category(step),
+        step.read(tables.SESSIONS, ["user_id", "start", "end", "events", "value"]),
+        session_vectors(step),
+        event_sequences(step, ids, model.event_types),
+        model,
+        attributes,
+        attributes["user_id"].unique().to_pylist(),
+    )
+
+
 def session_vectors(step: Step) -> dict[str, pa.Table]:
     """For each configured view that pools sessions, their user_id, start and vector in the step's history."""
     from segflow.representation.encoder import Encoder
@@ -99,6 +135,15 @@ def text_adapter_of(step: Step) -> Adapter:
     return Adapter.from_bytes(step.read(tables.TEXT_ADAPTER, ["model"])["model"][0].as_py())
 
 
+# What `fused_views` reads.
+FUSED_WINDOWS: dict[Table, Window] = {tables.REPRESENTATION_PROBE: WEEK_BEFORE} if CONFIG.users.fuse == "auto" else {}
+
+
+def fused_views(step: Step) -> list[View]:
+    """The views that are clustered on in the step's week."""
+    return chosen_views(step) if step.config.users.fuse == "auto" else step.config.users.listed
+
+
 def chosen_views(step: Step) -> list[View]:
     """The views that the probe of the week before chose; the listed ones if there was none."""
     step.view(tables.REPRESENTATION_PROBE)
@@ -106,7 +151,7 @@ def chosen_views(step: Step) -> list[View]:
     if not rows:
         step.note(no_probe="the week before was not probed; all listed views are fused")
         return step.config.users.listed
-    from segflow.representation.probe import views_in
+    from segflow.representation.probe_rows import views_in
 
     return views_in(rows[0]["candidate"])
 
@@ -125,6 +170,17 @@ def segments_of(step: Step) -> dict[str, str]:
     rows = step.read(tables.USER_SEGMENTS, ["user_id", "segment_id"])
     rows = rows.filter(pc.not_equal(rows["segment_id"], UNASSIGNED))
     return dict(zip(rows["user_id"].to_pylist(), rows["segment_id"].to_pylist(), strict=True))
+
+
+def namer_of(step: Step) -> Namer | None:
+    """What proposes names of segments; None for the template alone."""
+    from segflow.representation.encoder import Encoder
+    from segflow.segments.language_names import LanguageNamer
+
+    source = step.config.segments.profiles.namer
+    if source == "template":
+        return None
+    return LanguageNamer.load(source, Encoder.load(step.config.text, step.config.compute.threads).encode)
 
 
 def ranking_week(step: Step) -> RankingWeek:

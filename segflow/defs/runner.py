@@ -13,41 +13,33 @@ from typing import Any
 
 import dagster as dg
 
-from segflow.defs.jobs import OPTIONAL_MODELS
+from segflow.defs.jobs import ASSETS
 from segflow.defs.materializes import PLANS, Plan
 from segflow.defs.partitions import stretches
 from segflow.defs.progress import PROGRESS
 from segflow.defs.provenance import Provenance
+from segflow.defs.segments.assets import REWRITE_HISTORY
 from segflow.errors import UserError
 
 Say = Callable[[str], None]
-
-_JOBS = {
-    "catalogue": ["source_files", "items", "users", "user_edges", "item_embeddings"],
-    "days": ["raw_events", "events", "sessions", "user_days", "day_reports", "session_embeddings"],
-    "models_week": ["behavior_model", *OPTIONAL_MODELS, "global_ranker"],
-    "segments_week": [
-        "user_views",
-        "user_embeddings",
-        "segmentation",
-        "segment_ledger",
-        "user_segments",
-        "segment_profiles",
-    ],
-    "segment_rankers_week": ["segment_rankers"],
-    "probe_week": ["representation_probe"],
-    "report_week": ["control_rankers", "recommendations", "ranking_results", "evaluation_report"],
-}
 
 
 class Runner:
     """Materializes what is stale on one Dagster instance."""
 
-    def __init__(self, definitions: dg.Definitions, instance: dg.DagsterInstance, say: Say, force: bool = False):
+    def __init__(
+        self,
+        definitions: dg.Definitions,
+        instance: dg.DagsterInstance,
+        say: Say,
+        force: bool = False,
+        rewrite_history: bool = False,
+    ):
         self._definitions = definitions
         self._instance = instance
         self._say = say
         self._force = force
+        self._tags = {REWRITE_HISTORY: "true"} if rewrite_history else {}
         self._provenance = Provenance(instance)
 
     def catalogue(self) -> None:
@@ -81,10 +73,10 @@ class Runner:
         keys = {"models_week": [week.isoformat()]}
         if stage == "report":
             keys = {"segment_rankers_week": segment_keys(week), "report_week": [week.isoformat()]}
-        return self._force or any(self._provenance.stale(PLANS[name], keys[job]) for job in keys for name in _JOBS[job])
+        return self._force or any(self._provenance.stale(plan, keys[job]) for job in keys for plan in plans_of(job))
 
     def _group(self, job: str, keys: Sequence[str]) -> None:
-        plans = [PLANS[name] for name in _JOBS[job]]
+        plans = plans_of(job)
         if self._force or not any(key in self._provenance.made(plan.tables[0].name) for plan in plans for key in keys):
             self._run(job, plans, keys)
             return
@@ -96,9 +88,9 @@ class Runner:
                 self._run(job, [plan], part)
 
     def _run(self, job: str, plans: Sequence[Plan], keys: Sequence[str]) -> None:
-        partition: dict[str, Any] = {}
+        partition: dict[str, Any] = {"tags": dict(self._tags)}
         if len(keys) > 1:
-            partition["tags"] = {
+            partition["tags"] |= {
                 "dagster/asset_partition_range_start": keys[0],
                 "dagster/asset_partition_range_end": keys[-1],
             }
@@ -124,10 +116,17 @@ class Runner:
 
 
 @contextmanager
-def open_runner(definitions: dg.Definitions, say: Say, force: bool = False) -> Iterator[Runner]:
+def open_runner(
+    definitions: dg.Definitions, say: Say, force: bool = False, rewrite_history: bool = False
+) -> Iterator[Runner]:
     """A runner on the instance of `$DAGSTER_HOME`."""
     with dg.DagsterInstance.get() as instance:
-        yield Runner(definitions, instance, say, force)
+        yield Runner(definitions, instance, say, force, rewrite_history)
+
+
+def plans_of(job: str) -> list[Plan]:
+    """What a job of `jobs.ASSETS` runs, in that order; an asset that another one's pass writes has no plan of its own."""
+    return [PLANS[name] for name in ASSETS[job] if name in PLANS]
 
 
 class _Lines(logging.Handler):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +27,7 @@ from segflow.tracking import Run
 
 if TYPE_CHECKING:
     from segflow.defs.materializes import Plan
+    from segflow.segments.drawing import Picture
 
 Partition = tuple[date | str, ...]
 _TELL_SECONDS = 5.0
@@ -86,7 +89,7 @@ class Step:
         keys = context.partition_keys if context.has_partition_key_range or context.has_partition_key else []
         span = "" if not keys else str(keys[0]) if len(keys) == 1 else f"{keys[0]}…{keys[-1]}"
         tags = {
-            "dagster.run_id": context.run_id,
+            "dagster.run_id": context.run.run_id,
             "dagster.asset": ",".join(table.name for table in plan.tables),
             "dagster.partition": span,
             "dagster.job": context.job_name,
@@ -152,6 +155,12 @@ class Step:
         """A DuckDB view over what the step's own `table` holds before this run, of all partitions or of `days`."""
         self.storage.view(self.connection, table, name=name, where={"day": days} if days else None)
 
+    def pin(self, table: Table, name: str) -> int:
+        """A DuckDB view over all that the step's own `table` holds, and its version, for `write` to build on."""
+        version = self.storage.pin(table)
+        self.storage.view(self.connection, table, name=name, version=version)
+        return version
+
     def spans(self, table: Table) -> Iterator[Days]:
         """The run's days, half-open, cut so that one span of `table` does not exceed `compute.rows_at_once`."""
         first, last = self.days
@@ -182,12 +191,18 @@ class Step:
         """The rows of a statement over the views."""
         return self.connection.sql(statement).to_arrow_table()
 
-    def write(self, table: Table, rows: str | pa.Table | pa.RecordBatchReader, days: Days | None = None) -> None:
+    def write(
+        self,
+        table: Table,
+        rows: str | pa.Table | pa.RecordBatchReader,
+        days: Days | None = None,
+        version: int | None = None,
+    ) -> None:
         """Check the rows (a query, a table, or a stream of batches) and replace the run's partitions of `table`, atomically.
 
-        days: only the partitions of these days, half-open.
+        days: only the partitions of these days, half-open. version: of `pin`; raises UserError when there is a newer one.
         """
-        self.commit(table, self.stage(table, rows, days), days)
+        self.commit(table, self.stage(table, rows, days), days, version)
 
     def stage(self, table: Table, rows: str | pa.Table | pa.RecordBatchReader, days: Days | None = None) -> str:
         """The first half of `write`: the name of a temporary table of checked rows.
@@ -200,10 +215,10 @@ class Step:
             query = f"SELECT * FROM new_{table.name}"
         return self.storage.stage(self.connection, table, query, self._keys(days))
 
-    def commit(self, table: Table, staged: str, days: Days | None = None) -> None:
+    def commit(self, table: Table, staged: str, days: Days | None = None, version: int | None = None) -> None:
         """The second half of `write`, for rows already staged and checked."""
-        facts = {"dagster_run": self.context.run_id, "mlflow_run": self.run.run_id}
-        written = self.storage.commit(self.connection, table, staged, self._keys(days), commit=facts)
+        facts = {"dagster_run": self.context.run.run_id, "mlflow_run": self.run.run_id}
+        written = self.storage.commit(self.connection, table, staged, self._keys(days), commit=facts, version=version)
         before = self._written.get(table.name)
         self._written[table.name] = before + written if before else written
 
@@ -217,6 +232,15 @@ class Step:
         numbers = {key: value for key, value in values.items() if isinstance(value, (int, float))}
         if numbers:
             self.run.metrics(numbers)
+
+    def picture(self, picture: Picture) -> None:
+        """Show a picture on the materialization, and keep it as an artifact of the MLflow run."""
+        svg = picture.standalone()
+        self.run.text(svg, f"{picture.name}.svg")
+        image = base64.b64encode(svg.encode()).decode()
+        text = re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", picture.caption)
+        shown = f"![{picture.title}](data:image/svg+xml;base64,{image})\n\n{text}"
+        self.note(**{f"picture_{picture.name}": dg.MetadataValue.md(shown)})
 
     def curve(self) -> Curve:
         """A callback for training loops: logs each epoch to MLflow and remembers it."""

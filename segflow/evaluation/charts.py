@@ -1,7 +1,7 @@
 """Charts of the report as inline SVG, coloured by the page's own style sheet.
 
 What lives here: geometry and markup of each chart. What does not: the choice of what is drawn (report.py) and the
-colours (report.css.jinja). Every text goes through `Markup.format`, which escapes it.
+colours (pages/page.css.jinja). Every text goes through `Markup.format`, which escapes it.
 """
 
 from __future__ import annotations

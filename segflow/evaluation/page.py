@@ -19,8 +19,6 @@ from segflow.evaluation.report import (
     Accounting,
     AttributeRow,
     LedgerRow,
-    Migration,
-    ProbeRow,
     ReportInput,
     SegmentCard,
     SweepRow,
@@ -28,6 +26,8 @@ from segflow.evaluation.report import (
 )
 from segflow.evaluation.summary import EvaluationSummary, summarize
 from segflow.evaluation.verdict import Role
+from segflow.representation.probe_rows import ProbeRow
+from segflow.segments.drawing import Picture
 
 Row = dict[str, Any]
 _ROLES: dict[str, Role] = {"global": "global", "global_extra": "control", "segments": "segments"}
@@ -61,19 +61,19 @@ def write_report(
     probe: Sequence[Row],
     lists: Sequence[Row],
     rows: Sequence[Row],
+    pictures: str,
     versions: Mapping[str, str],
     config: Config,
 ) -> Report:
     """Summarize `results` and render the page.
 
-    The other arguments are rows of the tables of the same names; `rows` are outcome and rows of the raw events. Raises
-    UserError when nobody could be tested.
+    The other arguments are rows of the tables of the same names; `rows` are outcome and rows of the raw events, `pictures` is
+    that column of `segment_page`. Raises UserError when nobody could be tested.
     """
     results = results.assign(segment_id=results["segment_id"].where(results["segment_id"] != "unassigned", None))
     summary = summarize(
         results, roles_of(results["arm"].unique()), config.evaluation, config.seed, segmented=bool(profiles)
     )
-    latest = [row for row in ledger if row["week"] == week]
     page = ReportInput(
         title="Does segmenting pay?",
         week=week.isoformat(),
@@ -82,13 +82,13 @@ def write_report(
         segments=[_card(profile) for profile in profiles],
         accounting=_accounting(rows),
         ledger=[_ledger_row(row) for row in ledger],
-        migration=[move for row in latest for move in _migration(row)],
         sweep=[SweepRow(**{name: row[name] for name in SweepRow.__dataclass_fields__}) for row in sweep],
         probe=[ProbeRow(**{name: row[name] for name in ProbeRow.__dataclass_fields__}) for row in probe],
         attributes=_attributes(profiles),
         lists=[ListQuality(**{name: row[name] for name in ListQuality.__dataclass_fields__}) for row in lists],
         versions=versions,
         config_excerpt=_excerpt(config),
+        pictures={name: Picture(name, **one) for name, one in json.loads(pictures).items()},
     )
     verdict = summary.verdict
     return Report(render(page), summary.to_json(), verdict.outcome, verdict.sentence, _figures(summary))
@@ -110,7 +110,8 @@ def _card(profile: Row) -> SegmentCard:
     features = [row for row in contrasts if row["kind"] == "feature"]
     features.sort(key=lambda row: -abs(row["difference"]))
     categories = [row for row in contrasts if row["kind"] == "category"]
-    attributes = [row for row in contrasts if row["kind"] == "attribute" and row["q_value"] < 0.05]
+    attributes = [row for row in contrasts if row["kind"] == "attribute" and row["q_value"] is not None]
+    attributes = [row for row in attributes if row["q_value"] < 0.05]
     attributes.sort(key=lambda row: -abs(row["share_segment"] - row["share_rest"]))
     return SegmentCard(
         segment_id=profile["segment_id"],
@@ -125,7 +126,7 @@ def _card(profile: Row) -> SegmentCard:
             ),
             *((row["category"], f"{row['lift']:.2f} × the others' share") for row in categories[:4]),
         ],
-        top_items=[row["item_id"] for row in details["items"][:_SHOWN]],
+        top_items=[row["title"] or row["item_id"] for row in details["items"][:_SHOWN]],
         journeys=[
             f"{row['from']} → {row['to']} ({row['lift']:.1f} × as often as others)" for row in details["journeys"][:4]
         ],
@@ -154,10 +155,6 @@ def _ledger_row(row: Row) -> LedgerRow:
         previous_size=row["previous_users"] or None,
         parents=row["parents"],
     )
-
-
-def _migration(row: Row) -> list[Migration]:
-    return [Migration(previous, row["segment_id"], users) for previous, users in json.loads(row["migration"]).items()]
 
 
 def _accounting(rows: Sequence[Row]) -> Accounting:

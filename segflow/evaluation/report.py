@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from segflow.evaluation.charts import Interval, Line, interval_plot, sparkline
@@ -18,6 +17,9 @@ from segflow.evaluation.lists import ListQuality
 from segflow.evaluation.statistics import Estimate
 from segflow.evaluation.summary import PRIMARY_TASK, Comparison, EvaluationSummary
 from segflow.evaluation.verdict import plain_name, signed, signed_percent
+from segflow.pages import environment
+from segflow.representation.probe_rows import ProbeRow
+from segflow.segments.drawing import Picture
 
 TASK_TITLES = {"all": "All items", "new": "Items new to the user"}
 
@@ -52,15 +54,6 @@ class LedgerRow:
 
 
 @dataclass(frozen=True)
-class Migration:
-    """Users who moved from a segment of the week before to one of this week."""
-
-    previous: str
-    current: str
-    users: int
-
-
-@dataclass(frozen=True)
 class SweepRow:
     """One candidate number of segments; `null_silhouette` is that of data without structure, where computed."""
 
@@ -73,28 +66,6 @@ class SweepRow:
     eligible: bool
     chosen: bool
     null_silhouette: float | None = None
-
-
-@dataclass(frozen=True)
-class ProbeRow:
-    """How well one candidate (a view of the users, several fused, or a baseline) foretells one task in the next week.
-
-    `low`, `high`: interval of the score; `difference...`: to the aggregated features, None for themselves.
-    """
-
-    candidate: str
-    kind: str
-    task: str
-    metric: str
-    columns: int
-    users: int
-    score: float
-    low: float
-    high: float
-    difference: float | None
-    difference_low: float | None
-    difference_high: float | None
-    chosen: bool
 
 
 @dataclass(frozen=True)
@@ -113,7 +84,7 @@ class AttributeRow:
     attribute: str
     cramers_v: float
     p_value: float
-    users: int
+    users: int | None
 
 
 @dataclass(frozen=True)
@@ -133,7 +104,10 @@ class Accounting:
 
 @dataclass(frozen=True)
 class ReportInput:
-    """Everything on the page. Empty sequences leave their section with a line that says so."""
+    """Everything on the page. Empty sequences leave their section with a line that says so.
+
+    pictures: of the segments, by name, as `segments/page.py` drew them.
+    """
 
     title: str
     week: str
@@ -142,30 +116,22 @@ class ReportInput:
     segments: Sequence[SegmentCard]
     accounting: Accounting
     ledger: Sequence[LedgerRow] = ()
-    migration: Sequence[Migration] = ()
     sweep: Sequence[SweepRow] = ()
     probe: Sequence[ProbeRow] = ()
     attributes: Sequence[AttributeRow] = ()
     lists: Sequence[ListQuality] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     config_excerpt: str = ""
+    pictures: Mapping[str, Picture] = field(default_factory=dict)
 
 
 def render(report: ReportInput) -> str:
     """The page as HTML text. The same input gives the same text."""
     names = {row.segment_id: row.name for row in report.ledger}
     names.update({card.segment_id: card.name for card in report.segments})
-    environment = Environment(
-        loader=PackageLoader("segflow.evaluation", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        signed=signed, signed_percent=signed_percent, plain=plain_name, percent=_percent, figure=_figure
-    )
-    return environment.get_template("report.html.jinja").render(
+    pages = environment("segflow.evaluation")
+    pages.filters.update(signed=signed, signed_percent=signed_percent, plain=plain_name)
+    return pages.get_template("report.html.jinja").render(
         report=report,
         summary=report.summary,
         verdict=report.summary.verdict,
@@ -182,7 +148,6 @@ def render(report: ReportInput) -> str:
         decisions={one.segment_id: one for one in report.summary.verdict.decisions},
         latest=[row for row in report.ledger if row.week == max(one.week for one in report.ledger)],
         sparklines=_sparklines(report.ledger),
-        migration=_migration_matrix(report.migration),
         probe=_probe_table(report.probe),
         largest_null=max(
             (row.null_silhouette for row in report.sweep if row.null_silhouette is not None), default=None
@@ -194,14 +159,6 @@ def _statement(sentence: str) -> str:
     """The verdict's sentence without its outcome, which stands above it as the heading."""
     statement = sentence.partition(": ")[2]
     return statement[:1].upper() + statement[1:]
-
-
-def _percent(value: float, digits: int = 1) -> str:
-    return f"{100 * value:.{digits}f}\N{NO-BREAK SPACE}%"
-
-
-def _figure(value: float, digits: int = 4) -> str:
-    return f"{value:.{digits}f}".replace("-", "−")
 
 
 def _difference(label: str, estimate: Estimate, kind: str) -> Interval:
@@ -317,17 +274,3 @@ def _probe_sentence(overall: Sequence[ProbeRow]) -> str:
     if one.difference_high < 0:
         return f"{chosen}: plainly aggregated features foretell more, the difference is {interval}."
     return f"{chosen}: against plainly aggregated features nothing is decided, {interval}."
-
-
-def _migration_matrix(rows: Sequence[Migration]) -> list[tuple[str, list[tuple[str, int, float]]]]:
-    """Rows of (previous, [(current, users, share of the previous segment)]) over all pairs, ids in order."""
-    counts = {(row.previous, row.current): row.users for row in rows}
-    columns = sorted({row.current for row in rows})
-    matrix = []
-    for previous in sorted({row.previous for row in rows}):
-        users = [counts.get((previous, current), 0) for current in columns]
-        total = sum(users) or 1
-        matrix.append(
-            (previous, [(current, count, count / total) for current, count in zip(columns, users, strict=True)])
-        )
-    return matrix

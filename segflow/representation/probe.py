@@ -1,7 +1,7 @@
 """The probe: what frozen user vectors tell of the week after them, against features made by hand and an autoencoder.
 
 Lives here: the outcomes, the candidates, scores with intervals, and the choice of views. Does not live here: the heads
-(`heads`), the baselines' vectors (`baselines`, `autoencoder`), and anything that trains a view.
+(`heads`), the baselines' vectors (`baselines`, `autoencoder`), the shape of a row (`probe_rows`), and whatever trains a view.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from segflow.errors import UserError
 from segflow.representation.autoencoder import autoencode
 from segflow.representation.baselines import aggregated_features
 from segflow.representation.heads import foretell
+from segflow.representation.probe_rows import ProbeRow, candidate_of
 from segflow.representation.sequences import EventSequences
 from segflow.representation.views import UserViews, fuse_views
 
@@ -31,7 +32,6 @@ AGGREGATED, AUTOENCODER = "aggregated", "autoencoder"
 METRICS = {"churn": "auc", "category": "macro_auc", "spend": "spearman", "mean": "skill"}
 """Task -> metric. `skill` is the mean over the tasks, an AUC counted as 2 * AUC - 1: 0 is chance, 1 is certainty."""
 
-_AND = " + "
 _CONFIDENCE = 0.95
 _Z = 1.959964
 
@@ -47,35 +47,6 @@ class Outcomes:
     churn: npt.NDArray[np.bool_]
     categories: dict[str, npt.NDArray[np.bool_]]
     spend: FloatArray
-
-
-@dataclass(frozen=True)
-class ProbeRow:
-    """The score of a candidate in a task, with its interval; differences are to `aggregated`, over the same resamples."""
-
-    candidate: str
-    kind: str
-    task: str
-    metric: str
-    users: int
-    score: float
-    low: float
-    high: float
-    difference: float | None
-    difference_low: float | None
-    difference_high: float | None
-    chosen: bool
-    columns: int
-
-    @property
-    def views(self) -> list[View]:
-        """The views that a view or fusion is made of."""
-        return views_in(self.candidate)
-
-
-def views_in(candidate: str) -> list[View]:
-    """The views that the name of a view or fusion lists."""
-    return [cast(View, name) for name in candidate.split(_AND)]
 
 
 def probe_week(
@@ -217,7 +188,7 @@ def _candidates(
         sets += [("attributes",), tuple(blocks)]
     for chosen in sets:
         kind = "view" if len(chosen) == 1 else "fusion"
-        yield _AND.join(chosen), kind, np.hstack([blocks[name] for name in chosen])
+        yield candidate_of(chosen), kind, np.hstack([blocks[name] for name in chosen])
     for name, vectors in baselines.items():
         yield name, "baseline", vectors
 
@@ -295,5 +266,5 @@ def _rows(scored: Mapping[tuple[str, str], tuple[int, dict[str, FloatArray]]], u
                 columns=columns,
             )
             rows.append(row)
-    chosen = _AND.join(choose(rows))
+    chosen = candidate_of(choose(rows))
     return [replace(row, chosen=row.candidate == chosen) for row in rows]

@@ -1,112 +1,108 @@
-"""Choosing and fitting the clustering: the sweep over k, the scores that justify the choice, and assignment of users.
+"""The clustering of a snapshot: chosen, fitted to everybody, its weak clusters mended, and how it places users.
 
-What does not live here: segment ids (clusters are numbered by size; `ledger.py` gives them an identity over time) and
-any description of the clusters (`profiles.py`).
+What does not live here: the clusterers and their models, how candidates are judged (`selection.py`), segment ids (clusters are
+numbered by size; `ledger.py` gives them an identity over time) and any description of the clusters (`profiles.py`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
-from scipy.special import softmax
-from sklearn.cluster import AgglomerativeClustering, BisectingKMeans, KMeans
-from sklearn.metrics import (
-    calinski_harabasz_score,
-    davies_bouldin_score,
-    euclidean_distances,
-    pairwise_distances,
-    silhouette_score,
-)
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from sklearn.cluster import KMeans
 
 from segflow.config import SegmentConfig
 from segflow.errors import UserError
-from segflow.segments.statistics import contingency, jaccard
+from segflow.segments.clusterers import require_distinct
+from segflow.segments.models import Centers, Labels, Model, model_from
+from segflow.segments.population import Points, Population
+from segflow.segments.projection import Projection
+from segflow.segments.publication import Published, publish
+from segflow.segments.selection import UNSTABLE, Row, choose, sweep
+from segflow.segments.threads import for_each, one_thread
 
-Points = NDArray[np.floating]
-Labels = NDArray[np.int64]
-Centers = NDArray[np.float64]
-Row = dict[str, Any]
-
-
-def _kmeans(points: Points, k: int, starts: int, seed: int) -> Centers:
-    return KMeans(k, n_init=starts, random_state=seed, algorithm="lloyd").fit(points).cluster_centers_
-
-
-def _bisecting(points: Points, k: int, starts: int, seed: int) -> Centers:
-    return BisectingKMeans(k, n_init=starts, random_state=seed).fit(points).cluster_centers_
-
-
-def _ward(points: Points, k: int, starts: int, seed: int) -> Centers:
-    labels = AgglomerativeClustering(k, linkage="ward").fit_predict(points)
-    return np.stack([points[labels == cluster].mean(axis=0) for cluster in range(k)])
-
-
-# A clusterer turns points (N, D), k, a number of starts and a seed into k centers (k, D). Whatever the algorithm, a
-# user belongs to the nearest center: that rule serves users of any week, which a list of labels cannot.
-CLUSTERERS: dict[str, Callable[[Points, int, int, int], Centers]] = {
-    "kmeans": _kmeans,
-    "bisecting_kmeans": _bisecting,
-    "ward": _ward,
-}
+# Full passes over everybody, from centres fitted to a sample: what more of them change is far below what a resample does.
+_PASSES = 3
+# Users whose distance is computed at once: their vectors stay in the processor's cache.
+_CHUNK = 8_192
 
 
 class Assignment(NamedTuple):
     """Users placed in clusters; every array has one entry per user."""
 
-    labels: Labels  # nearest center
-    probability: NDArray[np.float64]  # (U, k) membership of every cluster, rows sum to one
-    distance: NDArray[np.float64]  # Euclidean distance to the own center
+    labels: Labels  # published cluster; -1: none
+    probability: NDArray[np.float32]  # (U, k); rows sum to one, less what unpublished clusters have; zero if in none
+    distance: NDArray[np.float64]  # to the own cluster's centroid, in the space of the user vectors; nan if in none
     outlier: NDArray[np.bool_]  # farther out than all but one percent of the cluster's fitted users
 
 
 @dataclass(frozen=True)
 class Clustering:
-    """A fitted clustering with the table of candidates that justified it; clusters are numbered by falling size."""
+    """A fitted clustering with the table of candidates that justified it; published clusters are numbered by falling size.
 
-    algorithm: str
-    centers: Centers  # (k, D)
-    variance: float  # within-cluster variance per dimension, pooled over the clusters
-    outlier_distance: NDArray[np.float64]  # (k,)
-    stability: NDArray[np.float64]  # (k,) mean bootstrap Jaccard of each cluster
-    selection: str  # "eligible", or "most stable (none eligible)"
+    Without segment structure there is no model, k is 0, and everybody belongs to no cluster.
+    """
+
+    verdict: str  # "segments", "no segment structure" or "no stable segments"
     candidates: list[Row]
+    algorithm: str = ""
+    parameter: float = 0.0
+    model: Model | None = None
+    projection: Projection | None = None  # what the model's points have to pass first; None if it takes user vectors
+    # Cluster of the model -> number it is published under; -1: not published. Merged clusters share a number.
+    published: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    centroids: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)))  # (k, D)
+    outlier_distance: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))  # (k,)
+    stability: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))  # (k,) mean bootstrap Jaccard
 
     @property
     def k(self) -> int:
-        """The number of clusters."""
-        return len(self.centers)
+        """The number of published clusters."""
+        return len(self.centroids)
 
-    def assign(self, points: Points) -> Assignment:
-        """Cluster, membership probability, distance and outlier flag of users (U, D).
+    @property
+    def selection(self) -> str:
+        """How the clustering came about, in words."""
+        return self.verdict
 
-        The probability is the posterior under equal spherical Gaussians around the centers, the mixture whose hard
-        limit k-means is (Bishop, Pattern Recognition and Machine Learning, 9.3.2); its mode is always the label.
+    def assign(self, population: Population) -> Assignment:
+        """Cluster, membership probability, distance and outlier flag of users of any week.
+
+        Raises ValueError when the vectors have another width than those the clustering was fitted on.
         """
-        if points.shape[1] != self.centers.shape[1]:
-            raise ValueError(f"clustering has {self.centers.shape[1]} dimensions, the points {points.shape[1]}")
-        squared = euclidean_distances(points.astype(np.float64), self.centers, squared=True)
-        labels = squared.argmin(axis=1)
-        distance = np.sqrt(squared[np.arange(len(points)), labels])
-        probability = softmax(-squared / (2 * max(self.variance, np.finfo(float).tiny)), axis=1)
-        return Assignment(labels, probability, distance, distance > self.outlier_distance[labels])
+        users = len(population)
+        if self.model is None:
+            nowhere = np.full(users, -1, np.int64)
+            return Assignment(nowhere, np.zeros((users, 0), np.float32), np.full(users, np.nan), np.zeros(users, bool))
+        if population.points.shape[1] != self.centroids.shape[1]:
+            raise ValueError(
+                f"clustering has {self.centroids.shape[1]} dimensions, the points {population.points.shape[1]}"
+            )
+        placed = self.model.place(_projected(population, self.projection))
+        labels, probability = placed
+        if not np.array_equal(self.published, np.arange(self.k)):
+            # The entry behind the last is where -1 looks.
+            labels = np.append(self.published, -1)[placed.labels]
+            probability = placed.probability @ _membership(self.published, self.k)
+            probability[labels < 0] = 0
+        distance = _distances(population.points, self.centroids, labels)
+        bound = np.append(self.outlier_distance, np.inf)[labels]
+        return Assignment(labels, probability, distance, distance > bound)
 
     def to_bytes(self) -> bytes:
-        """The clustering as a safetensors file."""
-        tensors = {"centers": self.centers, "outlier_distance": self.outlier_distance, "stability": self.stability}
-        facts = {
-            "algorithm": self.algorithm,
-            "variance": self.variance,
-            "selection": self.selection,
-            "candidates": self.candidates,
-        }
+        """The clustering as a safetensors file. Raises ValueError when there is no model to write."""
+        if self.model is None:
+            raise ValueError(f"{self.verdict}: there is no clustering to write")
+        tensors = {name: getattr(self, name) for name in _ARRAYS}
+        tensors |= {f"model.{name}": tensor for name, tensor in self.model.to_tensors().items()}
+        if self.projection is not None:
+            tensors |= {f"projection.{name}": tensor for name, tensor in self.projection.to_tensors().items()}
+        facts = {"kind": self.model.kind, "model": self.model.facts()} | {name: getattr(self, name) for name in _FACTS}
         return save_tensors(
             {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()},
             metadata={"clustering": json.dumps(facts)},
@@ -119,157 +115,125 @@ class Clustering:
         length = int.from_bytes(data[:8], "little")
         facts = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["clustering"])
         tensors = load_tensors(data)
+
+        def under(prefix: str) -> dict[str, Any]:
+            return {name.removeprefix(prefix): one for name, one in tensors.items() if name.startswith(prefix)}
+
+        projection = under("projection.")
         return Clustering(
-            algorithm=facts["algorithm"],
-            centers=tensors["centers"],
-            variance=facts["variance"],
-            outlier_distance=tensors["outlier_distance"],
-            stability=tensors["stability"],
-            selection=facts["selection"],
-            candidates=facts["candidates"],
+            **({name: facts[name] for name in _FACTS} | {name: tensors[name] for name in _ARRAYS}),
+            model=model_from(facts["kind"], under("model."), facts["model"]),
+            projection=Projection.from_tensors(projection) if projection else None,
         )
 
 
-def select(points: Points, config: SegmentConfig, seed: int) -> Clustering:
-    """Fit every candidate (algorithm, k), choose one, and return it with the table of all candidates.
+_FACTS = ("verdict", "candidates", "algorithm", "parameter")
+_ARRAYS = ("published", "centroids", "outlier_distance", "stability")
 
-    `points` is (U, D), one row per user. Candidates are compared on at most `sample_users` users; the winner is then
-    refitted on everybody. A candidate is eligible when its smallest cluster holds at least `min_share` of the users,
-    most of its clusters have a bootstrap Jaccard of at least `stable`, and none less than `unstable` (thresholds of
-    Hennig, Cluster-wise assessment of cluster stability, 2007). Chosen is the smallest k whose silhouette lies within
-    `silhouette_tolerance` of the best eligible one; if none is eligible, the most stable candidate, and `selection`
-    says so. `null_silhouette` is the mean silhouette of the same clusterer on data with every column permuted.
 
-    Raises UserError when there are too few users for the smallest k.
+def select(population: Population, config: SegmentConfig, seed: int) -> Clustering:
+    """Judge every candidate, choose one, fit it to everybody, and return it with the table of all candidates.
+
+    Candidates are compared on at most `sample_users` users, along the first `dims` principal components of their
+    vectors. How they are judged and chosen: `selection.sweep` and `selection.choose`. Clusters of the chosen one that
+    are unstable or too small are merged or left unpublished (`publication.publish`). The answer is a clustering
+    without clusters when nothing stands out from the null model, or nothing of it is stable.
+
+    Raises UserError when there are too few users for the smallest k or for segments of `min_users`, and when their
+    vectors do not differ.
     """
-    if len(points) < 10 * config.k_min:
-        raise UserError(
-            f"segments: {len(points)} users are too few for k_min = {config.k_min} segments; "
-            "provide more history or lower segments.k_min"
-        )
-    rng = np.random.default_rng(seed)
-    exact = np.asarray(points, np.float64)
-    sample = exact[np.sort(rng.permutation(len(exact))[: config.sample_users])]
-    # One thread: the order in which threads add up would change the last bits, and with them the result.
-    with threadpool_limits(limits=1):
-        fits = _sweep(sample, config, seed)
-        chosen, selection = choose([row for row, *_ in fits], config)
-        row, centers, stability = fits[chosen]
-        row["chosen"] = True
-        row["null_silhouette"] = _null_silhouette(sample, row["algorithm"], row["k"], config, seed)
-        if len(sample) < len(exact):
-            refit = KMeans(len(centers), init=centers, n_init=1, algorithm="lloyd").fit(exact)
-            centers = refit.cluster_centers_
-        return _finish(exact, row["algorithm"], centers, stability, selection, [row for row, *_ in fits], config)
+    _require_enough(len(population), config)
+    require_distinct(population.points, config.k_min)
+    drawn = np.random.default_rng(seed).permutation(len(population))[: config.sample_users]
+    sample = population.take(np.sort(drawn))
+    with one_thread():
+        projection = Projection.fit(sample.points, config.dims)
+    asked = config.model_copy(update={"k_max": _largest_k(len(population), config)})
+    candidates = sweep(sample.points, _projected(sample, projection), asked, seed, len(population))
+    rows = [candidate.row for candidate in candidates]
+    chosen, verdict = choose(rows, config)
+    if chosen is None:
+        return Clustering(verdict, rows)
+    row = rows[chosen]
+    model, remaining = fit_everybody(candidates[chosen].model, projection, population)
+    labels = model.place(_projected(population, remaining)).labels
+    found = publish(population.points, labels, model.k, candidates[chosen].overlaps, config)
+    if found is None:
+        return Clustering(UNSTABLE, rows)
+    row["chosen"] = True
+    fitted = Clustering(verdict, rows, row["algorithm"], row["parameter"], model, remaining)
+    return _finish(fitted, population, found, config)
 
 
-def choose(rows: list[Row], config: SegmentConfig) -> tuple[int, str]:
-    """Index of the chosen row of the candidate table, and how it was selected (see `select`)."""
-    eligible = [index for index, row in enumerate(rows) if row["eligible"]]
-    if not eligible:
-        large = [i for i, row in enumerate(rows) if row["smallest_share"] >= config.min_share]
-        pool = large or list(range(len(rows)))
-        return max(pool, key=lambda index: rows[index]["stability_mean"]), "most stable (none eligible)"
-    best = max(rows[index]["silhouette"] for index in eligible)
-    floor = best - config.silhouette_tolerance * abs(best)
-    near = [index for index in eligible if rows[index]["silhouette"] >= floor]
-    return min(near, key=lambda index: (rows[index]["k"], -rows[index]["silhouette"])), "eligible"
+def fit_everybody(model: Model, projection: Projection, population: Population) -> tuple[Model, Projection | None]:
+    """A model of projected sample points as one of everybody, and the projection that it still needs.
+
+    Centres are lifted into the space of the user vectors, where the nearest one is the same, and moved by a few of
+    Lloyd's passes over everybody; they need no projection any more. Other models place everybody as they are.
+    """
+    if not isinstance(model, Centers):
+        return model, projection
+    lifted = projection.lift(model.centers).astype(population.points.dtype)
+    with one_thread():
+        moved = KMeans(model.k, init=lifted, n_init=1, max_iter=_PASSES, tol=0).fit(population.points)
+    return Centers(moved.cluster_centers_, model.variance), None
 
 
-def _sweep(sample: Points, config: SegmentConfig, seed: int) -> list[tuple[Row, Centers, NDArray[np.float64]]]:
-    scored = np.random.default_rng(seed).permutation(len(sample))[: config.silhouette_users]
-    distances = pairwise_distances(sample[scored])
-    fits = []
-    for algorithm in config.algorithms:
-        for k in range(config.k_min, min(config.k_max, len(sample) // 10) + 1):
-            centers = CLUSTERERS[algorithm](sample, k, config.starts, seed)
-            labels = _nearest(sample, centers)
-            stability = _bootstrap_stability(sample, labels, algorithm, k, config, seed)
-            shares = np.bincount(labels, minlength=k) / len(sample)
-            row = {
-                "algorithm": algorithm,
-                "k": k,
-                "silhouette": _silhouette(distances, labels[scored]),
-                "calinski_harabasz": float(calinski_harabasz_score(sample, labels)),
-                "davies_bouldin": float(davies_bouldin_score(sample, labels)),
-                "stability_mean": float(stability.mean()),
-                "stability_min": float(stability.min()),
-                "smallest_share": float(shares.min()),
-                "eligible": bool(
-                    shares.min() >= config.min_share
-                    and (stability >= config.stable).mean() > 0.5  # most of them
-                    and stability.min() >= config.unstable
-                ),
-                "chosen": False,
-                "null_silhouette": None,
-            }
-            fits.append((row, centers, stability))
-    return fits
-
-
-def _bootstrap_stability(
-    sample: Points, labels: Labels, algorithm: str, k: int, config: SegmentConfig, seed: int
-) -> NDArray[np.float64]:
-    """Mean over bootstraps of the largest Jaccard similarity of each cluster to a refitted one (Hennig 2007): (k,)."""
-    best = np.zeros(k)
-    for repeat in range(config.bootstraps):
-        # The same resamples for every candidate: differences between candidates are then not resampling noise.
-        drawn = np.random.default_rng((seed, repeat)).integers(len(sample), size=len(sample))
-        centers = CLUSTERERS[algorithm](sample[drawn], k, config.bootstrap_starts, seed)
-        present = np.unique(drawn)
-        counts = contingency(labels[present], _nearest(sample[present], centers), k, k)
-        best += jaccard(counts).max(axis=1)
-    return best / config.bootstraps
-
-
-def _null_silhouette(sample: Points, algorithm: str, k: int, config: SegmentConfig, seed: int) -> float:
-    scores = []
-    for repeat in range(config.null_repeats):
-        rng = np.random.default_rng((seed, repeat))
-        permuted = rng.permuted(sample, axis=0)
-        labels = _nearest(permuted, CLUSTERERS[algorithm](permuted, k, config.bootstrap_starts, seed))
-        scored = rng.permutation(len(sample))[: config.silhouette_users]
-        scores.append(_silhouette(pairwise_distances(permuted[scored]), labels[scored]))
-    return float(np.mean(scores))
-
-
-def _finish(
-    points: Points,
-    algorithm: str,
-    centers: Centers,
-    stability: NDArray[np.float64],
-    selection: str,
-    candidates: list[Row],
-    config: SegmentConfig,
-) -> Clustering:
-    """Number the clusters by size (ties by center) and learn the spread and the outlier bound of each."""
-    labels = _nearest(points, centers)
-    sizes = np.bincount(labels, minlength=len(centers))
-    order = np.lexsort((*centers.T[::-1], -sizes))
-    centers, labels = centers[order], np.argsort(order)[labels]
-    squared = ((points - centers[labels]) ** 2).sum(axis=1)
-    bounds = [
-        np.sqrt(np.quantile(squared[labels == cluster], config.outlier_quantile)) if sizes[order[cluster]] else 0.0
-        for cluster in range(len(centers))
-    ]
-    return Clustering(
-        algorithm=algorithm,
-        centers=centers,
-        variance=float(squared.mean() / points.shape[1]),
+def _finish(fitted: Clustering, population: Population, found: Published, config: SegmentConfig) -> Clustering:
+    """Learn the centroid and the outlier bound of each published cluster."""
+    labels, points = found.labels, population.points
+    centroids = np.stack([points[labels == one].mean(axis=0, dtype=np.float64) for one in range(found.k)])
+    distance = _distances(points, centroids, labels)
+    bounds = [np.quantile(distance[labels == one], config.outlier_quantile) for one in range(found.k)]
+    return replace(
+        fitted,
+        published=found.numbers,
+        centroids=centroids,
         outlier_distance=np.array(bounds),
-        stability=stability[order],
-        selection=selection,
-        candidates=candidates,
+        stability=found.stability,
     )
 
 
-def _nearest(points: Points, centers: Centers) -> Labels:
-    return euclidean_distances(points, centers, squared=True).argmin(axis=1)
+def _distances(points: Points, centroids: NDArray[np.float64], labels: Labels) -> NDArray[np.float64]:
+    """Distance of each user (U, D) to the centroid of its own cluster; nan if it is in none."""
+    found = np.empty(len(points))
+    # The entry behind the last is where -1 looks.
+    centres = np.vstack([centroids, np.full(centroids.shape[1], np.nan)]).astype(points.dtype)
+
+    def measure(start: int) -> None:
+        rows = slice(start, start + _CHUNK)
+        apart = points[rows] - centres[labels[rows]]
+        found[rows] = np.sqrt(np.einsum("ud,ud->u", apart, apart))
+
+    for_each(measure, range(0, len(points), _CHUNK))
+    return found
 
 
-def _silhouette(distances: NDArray[np.float64], labels: Labels) -> float:
-    """Mean silhouette (Rousseeuw 1987); -1, the worst value, when all scored users share one cluster."""
-    found = len(np.unique(labels))
-    if not 1 < found < len(labels):
-        return -1.0
-    return float(silhouette_score(distances, labels, metric="precomputed"))
+def _membership(published: NDArray[np.int64], k: int) -> NDArray[np.float32]:
+    """(clusters of the model, k): 1 where the cluster is published under the number."""
+    member = np.zeros((len(published), k), np.float32)
+    shown = np.flatnonzero(published >= 0)
+    member[shown, published[shown]] = 1
+    return member
+
+
+def _projected(population: Population, projection: Projection | None) -> Population:
+    return population if projection is None else replace(population, points=projection.apply(population.points))
+
+
+def _require_enough(users: int, config: SegmentConfig) -> None:
+    if users < config.k_min:
+        raise UserError(
+            f"segments: {users} users cannot be divided into k_min = {config.k_min} segments; provide more history or "
+            "lower segments.k_min"
+        )
+    if users < config.k_min * config.min_users:
+        raise UserError(
+            f"segments: {users} users are too few for k_min = {config.k_min} segments of at least min_users = "
+            f"{config.min_users}; provide more history or lower segments.min_users"
+        )
+
+
+def _largest_k(users: int, config: SegmentConfig) -> int:
+    """More segments than this cannot all have `min_users`."""
+    return max(config.k_min, min(config.k_max, users // config.min_users))

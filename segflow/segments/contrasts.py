@@ -6,6 +6,7 @@ Every function returns plain rows (dictionaries); a figure that is undefined is 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,57 +20,67 @@ from segflow.segments.statistics import (
     Contrast,
     benjamini_hochberg,
     cramers_v,
+    eta_squared,
     log_ratio,
     standardized_difference,
+    wasserstein,
 )
 
 Row = dict[str, Any]
 
-# With fewer users than this behind a share, the normal approximation of its logarithm says little.
-MIN_USERS = 10
-# Items and steps that are hardly more common than elsewhere set nobody apart, however frequent.
-_MIN_LIFT = 1.2
+# A number, a range of numbers, or an open range, such as "25-34", "Under 15K", "250K+": the parts that tell its place.
+_RANGE = re.compile(
+    r"\s*(?P<below>under|below|less than|up to|<=?)?\s*[$€£]?(?P<start>\d+(?:\.\d+)?)\s*[km%]?\s*"
+    r"(?:(?:-|–|to)\s*[$€£]?\d+(?:\.\d+)?\s*[km%]?|(?P<above>\+|or more|and over))?\s*",
+    re.IGNORECASE,
+)
 
 
-def feature_contrasts(features: UserFeatures, segments: Sequence[str], clustered_on: bool) -> list[Row]:
-    """Each feature of each segment against all other users: medians in natural units and Hedges' g with interval.
+def feature_contrasts(features: UserFeatures, segments: Sequence[str], clustered_on: bool, min_cell: int) -> list[Row]:
+    """Each numeric feature of each segment against all other users.
 
-    `segments[u]` is the segment of `features.user_ids[u]`. When the clustering saw the features, a difference is
-    certain before any test, so such rows carry no p-value.
+    Means, variances and medians are in natural units, Hedges' g with interval and the Wasserstein distance in pooled
+    standard deviations. `segments[u]` is the segment of `features.user_ids[u]`. When the clustering saw the features,
+    a difference is certain before any test, so such rows carry no p-value. Nothing is said with fewer than `min_cell`
+    users on either side.
     """
     labels = np.asarray(segments)
     rows: list[Row] = []
     for segment in sorted(set(segments)):
         inside, outside = features.matrix[labels == segment], features.matrix[labels != segment]
-        if min(len(inside), len(outside)) < MIN_USERS:
+        if min(len(inside), len(outside)) < max(min_cell, 2):
             continue
-        contrast = standardized_difference(inside, outside)
+        contrast, distance = standardized_difference(inside, outside), wasserstein(inside, outside)
         for column, name in enumerate(features.names):
             if np.isnan(contrast.estimate[column]):
                 continue
-            shown, medians = natural_units(name, np.array([np.median(x[:, column]) for x in (inside, outside)]))
             rows.append(
-                {
-                    "segment_id": segment,
-                    "kind": "feature",
-                    "feature": name,
-                    "shown_as": shown,
-                    "median_segment": float(medians[0]),
-                    "median_rest": float(medians[1]),
-                    "clustered_on": clustered_on,
-                }
-                | _figures(contrast, column, "difference")
+                {"segment_id": segment, "kind": "feature", "feature": name, "clustered_on": clustered_on}
+                | _location(name, inside[:, column], outside[:, column])
+                | {"wasserstein": float(distance[column])}
+                | _figures(contrast, column, "difference", clustered_on)
             )
-            if clustered_on:
-                rows[-1]["p_value"] = None
     return rows
 
 
-def attribute_contrasts(attributes: pd.DataFrame, members: pd.DataFrame) -> list[Row]:
+def _location(name: str, inside: NDArray[np.floating], outside: NDArray[np.floating]) -> Row:
+    figures: Row = {}
+    for side, values in (("segment", inside), ("rest", outside)):
+        figures["shown_as"], natural = natural_units(name, np.asarray(values, np.float64))
+        figures[f"median_{side}"] = float(np.median(natural))
+        figures[f"mean_{side}"] = float(natural.mean())
+        figures[f"variance_{side}"] = float(natural.var(ddof=1))
+    return figures
+
+
+def attribute_contrasts(
+    attributes: pd.DataFrame, members: pd.DataFrame, clustered_on: bool, min_cell: int
+) -> list[Row]:
     """Share of each value of each static attribute in a segment against the rest, as a lift with interval.
 
     `attributes` has user_id, attribute and value, `members` user_id and segment_id. Shares are among users whose
-    attribute is known. Interval of a ratio of proportions after Katz et al., Biometrics 34, 1978.
+    attribute is known. Interval of a ratio of proportions after Katz et al., Biometrics 34, 1978. Left out are values
+    with fewer than `min_cell` users on either side; there is no p-value where the clustering saw the attributes.
     """
     known = members.merge(attributes, on="user_id").dropna(subset=["value"])
     rows: list[Row] = []
@@ -85,7 +96,7 @@ def attribute_contrasts(attributes: pd.DataFrame, members: pd.DataFrame) -> list
         contrast = log_ratio(ratio, error)
         for i, segment in enumerate(table.index):
             for j, value in enumerate(table.columns):
-                if min(inside[i, j], outside[i, j]) < MIN_USERS:
+                if min(inside[i, j], outside[i, j]) < min_cell:
                     continue
                 rows.append(
                     {
@@ -95,20 +106,21 @@ def attribute_contrasts(attributes: pd.DataFrame, members: pd.DataFrame) -> list
                         "value": value,
                         "share_segment": float(inside[i, j] / size[i, 0]),
                         "share_rest": float(outside[i, j] / rest[i, 0]),
+                        "clustered_on": clustered_on,
                     }
-                    | _figures(contrast, (i, j), "lift")
+                    | _figures(contrast, (i, j), "lift", clustered_on)
                 )
     return rows
 
 
-def category_affinity(amounts: pd.DataFrame, members: pd.DataFrame) -> list[Row]:
+def category_affinity(amounts: pd.DataFrame, members: pd.DataFrame, clustered_on: bool, min_cell: int) -> list[Row]:
     """Share of a segment's spend (or events) in each category against the rest's share, as a lift with interval.
 
     `amounts` has user_id, category and a non-negative amount, `members` user_id and segment_id. Users, not events,
     are the sampling unit: the error of a share is that of a ratio estimator linearized over users (Cochran, Sampling
-    Techniques, 1977, chapter 6). Categories with fewer than ten users on either side are left out. Where text or
-    behaviour was clustered on, categories had an indirect part in it: the interval then tells the size of a
-    difference, and its p-value is no independent evidence for the segments.
+    Techniques, 1977, chapter 6). Categories with fewer than `min_cell` users on either side are left out. Where the
+    clustering saw what users take, categories had a part in it: the interval then tells the size of a difference, and
+    there is no p-value, since it would be no independent evidence for the segments.
     """
     users = pd.Index(members["user_id"])
     rows_of = users.get_indexer(pd.Index(amounts["user_id"]))
@@ -123,7 +135,7 @@ def category_affinity(amounts: pd.DataFrame, members: pd.DataFrame) -> list[Row]
         outside = _Shares(table[labels != segment])
         with np.errstate(divide="ignore", invalid="ignore"):
             contrast = log_ratio(np.log(inside.share) - np.log(outside.share), np.hypot(inside.error, outside.error))
-        enough = np.minimum(inside.users, outside.users) >= MIN_USERS
+        enough = np.minimum(inside.users, outside.users) >= min_cell
         rows.extend(
             {
                 "segment_id": segment,
@@ -131,8 +143,9 @@ def category_affinity(amounts: pd.DataFrame, members: pd.DataFrame) -> list[Row]
                 "category": categories[int(j)],
                 "share_segment": float(inside.share[j]),
                 "share_rest": float(outside.share[j]),
+                "clustered_on": clustered_on,
             }
-            | _figures(contrast, j, "lift")
+            | _figures(contrast, j, "lift", clustered_on)
             for j in np.flatnonzero(enough)
         )
     return rows
@@ -154,22 +167,54 @@ class _Shares:
             self.error: NDArray[np.float64] = np.sqrt(np.maximum(residual, 0) * n / max(n - 1, 1)) / of_category
 
 
-def attribute_associations(attributes: pd.DataFrame, members: pd.DataFrame, permutations: int, seed: int) -> list[Row]:
-    """Cramer's V between segment and each static attribute, with a permutation p-value; unknown values left out."""
+def attribute_associations(
+    attributes: pd.DataFrame, members: pd.DataFrame, permutations: int, seed: int, min_cell: int
+) -> list[Row]:
+    """How much segments and each static attribute have in common, against chance; unknown values are left out.
+
+    Cramer's V for every attribute; for one of numbers or of ranges of them also eta squared, of the numbers or of the
+    places of the ranges in their order. `*_by_chance` is what users shuffled among the segments would show.
+    """
     known = members.merge(attributes, on="user_id").dropna(subset=["value"]).sort_values("user_id")
     rows: list[Row] = []
     for attribute, frame in known.groupby("attribute", sort=True):
+        if len(frame) < min_cell:
+            continue
         segments, values = (pd.factorize(frame[column], sort=True)[0] for column in ("segment_id", "value"))
-        found = cramers_v(segments, values, permutations, np.random.default_rng(seed))
-        rows.append(
-            {
-                "attribute": attribute,
-                "users": len(frame),
-                "cramers_v": _number(found.cramers_v),
-                "p_value": _number(found.p_value),
-            }
-        )
+        nominal = cramers_v(segments, values, permutations, np.random.default_rng(seed))
+        row = {
+            "attribute": attribute,
+            "users": len(frame),
+            "cramers_v": _number(nominal.estimate),
+            "cramers_v_by_chance": _number(nominal.by_chance),
+            "p_value": _number(nominal.p_value),
+            "eta_squared": None,
+            "eta_squared_by_chance": None,
+            "eta_p_value": None,
+        }
+        places = _places(frame["value"])
+        if places is not None:
+            ordered = eta_squared(segments, places, permutations, np.random.default_rng(seed))
+            row["eta_squared"], row["eta_squared_by_chance"], row["eta_p_value"] = map(_number, ordered)
+        rows.append(row)
     return rows
+
+
+def _places(values: pd.Series) -> NDArray[np.float64] | None:
+    """Numbers as they are, ranges as their place in order from 0; None when the values have no such order."""
+    numbers = pd.to_numeric(values, errors="coerce")
+    if numbers.notna().all():
+        return numbers.to_numpy(np.float64)
+    levels = {value: _RANGE.fullmatch(str(value)) for value in values.unique()}
+    starts = {
+        value: (float(found["start"]), -1 if found["below"] else 1 if found["above"] else 0)
+        for value, found in levels.items()
+        if found
+    }
+    if len(starts) < len(levels) or len(set(starts.values())) < len(levels):
+        return None
+    ranks = {value: rank for rank, value in enumerate(sorted(starts, key=lambda value: starts[value]))}
+    return values.map(ranks).to_numpy(np.float64)
 
 
 def adjust(rows: Sequence[Row]) -> list[Row]:
@@ -179,90 +224,12 @@ def adjust(rows: Sequence[Row]) -> list[Row]:
     return [row | {"q_value": _number(q)} for row, q in zip(rows, adjusted, strict=True)]
 
 
-def distinctive_items(counts: pd.DataFrame, top: int) -> list[Row]:
-    """The items that set each segment apart, by class-based TF-IDF: `top` rows per segment, best first.
-
-    `counts` has segment_id, item_id, events and users. c-TF-IDF as in BERTopic (Grootendorst 2022, arXiv:2203.05794):
-    an item's share of the segment's events, times log(1 + A / f) with A the mean events per segment and f the
-    item's events overall. What is popular everywhere scores high as well, so only items with at least ten users and
-    a lift of 1.2 over the other segments are kept.
-    """
-    if counts.empty:
-        return []
-    items, catalogue = pd.factorize(counts["item_id"], sort=True)
-    rows_of, segments = pd.factorize(counts["segment_id"], sort=True)
-    shape = (len(segments), len(catalogue))
-    events, users = np.zeros(shape), np.zeros(shape)
-    events[rows_of, items] = counts["events"]
-    users[rows_of, items] = counts["users"]
-    size = events.sum(axis=1, keepdims=True)
-    overall = events.sum(axis=0)
-    score = events / size * np.log1p(size.mean() / overall)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        lift = (events / size) / ((overall - events) / (size.sum() - size))
-    rows: list[Row] = []
-    for i, segment in enumerate(segments):
-        kept = np.flatnonzero((users[i] >= MIN_USERS) & (lift[i] >= _MIN_LIFT))
-        best = kept[np.argsort(-score[i, kept], kind="stable")][:top]
-        rows.extend(
-            {
-                "segment_id": segment,
-                "item_id": catalogue[j],
-                "c_tf_idf": float(score[i, j]),
-                "lift": _number(lift[i, j]),
-                "users": int(users[i, j]),
-            }
-            for j in best
-        )
-    return rows
-
-
-def transition_lifts(counts: pd.DataFrame, top: int) -> list[Row]:
-    """The steps that set each segment's journeys apart: `top` rows per segment, best first.
-
-    `counts` has segment_id, from_state, to_state, steps and users. `probability` is that of the next state given the
-    present one (a first-order Markov chain); the lift divides it by the same probability among all other users.
-    Kept are steps with ten users on either side and a lift of 1.2, in the order of their part in the divergence of
-    the two chains (share of the segment's steps * log lift): by lift alone the rarest steps would lead.
-    """
-    states = pd.Index(sorted(set(counts["from_state"]) | set(counts["to_state"])))
-    origins = states.get_indexer(pd.Index(counts["from_state"]))
-    targets = states.get_indexer(pd.Index(counts["to_state"]))
-    rows_of, segments = pd.factorize(counts["segment_id"], sort=True)
-    shape = (len(segments), len(states), len(states))
-    steps, users = np.zeros(shape), np.zeros(shape)
-    steps[rows_of, origins, targets] = counts["steps"]
-    users[rows_of, origins, targets] = counts["users"]
-    rows: list[Row] = []
-    for i, segment in enumerate(segments):
-        rest = steps.sum(axis=0) - steps[i]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            probability = steps[i] / steps[i].sum(axis=1, keepdims=True)
-            lift = probability / (rest / rest.sum(axis=1, keepdims=True))
-        enough = np.minimum(users[i], users.sum(axis=0) - users[i]) >= MIN_USERS
-        origin, target = np.nonzero(enough & (lift >= _MIN_LIFT))
-        part = steps[i, origin, target] * np.log(lift[origin, target])
-        best = np.argsort(-part, kind="stable")[:top]
-        rows.extend(
-            {
-                "segment_id": segment,
-                "from": states[origin[b]],
-                "to": states[target[b]],
-                "probability": float(probability[origin[b], target[b]]),
-                "lift": float(lift[origin[b], target[b]]),
-                "users": int(users[i, origin[b], target[b]]),
-            }
-            for b in best
-        )
-    return rows
-
-
-def _figures(contrast: Contrast, place: Any, estimate: str) -> Row:
+def _figures(contrast: Contrast, place: Any, estimate: str, clustered_on: bool) -> Row:
     return {
         estimate: _number(contrast.estimate[place]),
         "low": _number(contrast.low[place]),
         "high": _number(contrast.high[place]),
-        "p_value": _number(contrast.p_value[place]),
+        "p_value": None if clustered_on else _number(contrast.p_value[place]),
     }
 
 

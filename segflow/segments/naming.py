@@ -1,18 +1,22 @@
-"""Short names for new segments, from what sets them apart most. Templates only: the same facts give the same name.
+"""Short names for new segments, from what sets them apart most. The same facts give the same name.
 
-What does not live here: when a segment is named (once, at birth; the ledger keeps the name) and the facts themselves.
+What does not live here: when a segment is named (the ledger keeps names), the facts themselves, and names by a language
+model (`language_names.py`).
 """
 
 from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 Row = dict[str, Any]
+
+Namer = Callable[[str, Mapping[str, Sequence[Row]]], str | None]
+"""Proposes a name for a segment, given the contrasts of all; None when it has none that fits."""
 
 # Below this a standardized difference is less than "small" (Cohen, Statistical Power Analysis, 1988).
 _SMALLEST_DIFFERENCE = 0.2
@@ -77,7 +81,7 @@ def name(contrasts: Sequence[Row], taken: Collection[str]) -> str:
     # "meat & packaged meat" would say one thing twice: one category for each first word.
     by_word: dict[str, str] = {}
     for row in strongest_categories(contrasts):
-        by_word.setdefault(re.split(r"\W", _readable(row["category"]))[0], _readable(row["category"]))
+        by_word.setdefault(re.split(r"\W", readable(row["category"]))[0], readable(row["category"]))
     categories = list(by_word.values())
     candidates = list(_candidates(words, categories)) or ["Typical"]
     for candidate in candidates:
@@ -87,11 +91,24 @@ def name(contrasts: Sequence[Row], taken: Collection[str]) -> str:
     return next(candidate for candidate in numbered if candidate.casefold() not in used)
 
 
-def name_newborns(newborns: Mapping[str, Sequence[Row]], taken: Collection[str]) -> dict[str, str]:
-    """A name for each new segment of a snapshot (segment id -> its contrasts), none twice and none in `taken`."""
+def names_for(
+    newborns: Collection[str],
+    contrasts: Mapping[str, Sequence[Row]],
+    taken: Collection[str],
+    namer: Namer | None = None,
+) -> dict[str, str]:
+    """A name for each segment of `newborns`, none twice and none in `taken` (compared without case).
+
+    `contrasts` holds the rows of every segment of the snapshot; one without rows is as typical as can be. What `namer`
+    proposes is taken where it is free, else the template's name.
+    """
     names: dict[str, str] = {}
     for segment_id in sorted(newborns):
-        names[segment_id] = name(newborns[segment_id], [*taken, *names.values()])
+        used = [*taken, *names.values()]
+        proposed = namer(segment_id, contrasts) if namer else None
+        if proposed is None or proposed.casefold() in {one.casefold() for one in used}:
+            proposed = name(contrasts.get(segment_id, []), used)
+        names[segment_id] = proposed
     return names
 
 
@@ -113,5 +130,6 @@ def _word(row: Row) -> str | None:
     return (word.high if row["difference"] > 0 else word.low) if word else None
 
 
-def _readable(category: str) -> str:
+def readable(category: str) -> str:
+    """A category as it stands in a sentence: lower case, single spaces."""
     return " ".join(category.replace("_", " ").lower().split())

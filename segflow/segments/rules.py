@@ -18,18 +18,22 @@ _DEPTH = 3
 _HELD_OUT = 0.3
 
 
-def surrogate_rules(features: UserFeatures, segments: Sequence[str], seed: int) -> dict[str, Any]:
+def surrogate_rules(features: UserFeatures, segments: Sequence[str], seed: int, min_cell: int) -> dict[str, Any]:
     """Fit the tree on 70 % of the users and report, on the other 30 %, how well its rules imitate the segments.
 
     Returns `fidelity` (accuracy on the held-out users), `baseline` (accuracy of always naming the largest segment),
     `held_out_users`, and `rules`: per leaf the segment, its conditions in natural units, `precision` (share of the
-    held-out users in the leaf that are of the segment; None for an empty leaf) and `coverage` (share of the
-    segment's held-out users in the leaf). A global surrogate as in Craven and Shavlik, NIPS 1996.
+    held-out users in the leaf that are of the segment) and `coverage` (share of the segment's held-out users in the
+    leaf). A leaf has at least `min_cell` users to learn from; a figure is None where fewer than that are held out.
+    With one segment, or too few users for two leaves, there is nothing to explain: no rules. A global surrogate as in
+    Craven and Shavlik, NIPS 1996.
     """
     labels = np.asarray(segments)
+    if len(set(segments)) < 2 or round(_HELD_OUT * len(labels)) < min_cell:
+        return {"fidelity": None, "baseline": None, "held_out_users": 0, "rules": []}
     order = np.random.default_rng(seed).permutation(len(labels))
     held_out, fitted = np.split(order, [round(_HELD_OUT * len(labels))])
-    smallest_leaf = max(5, round(0.01 * len(fitted)))
+    smallest_leaf = max(min_cell, round(0.01 * len(fitted)))
     tree = DecisionTreeClassifier(max_depth=_DEPTH, min_samples_leaf=smallest_leaf, random_state=seed)
     tree.fit(features.matrix[fitted], labels[fitted])
     truth, leaves = labels[held_out], tree.apply(features.matrix[held_out])
@@ -43,8 +47,8 @@ def surrogate_rules(features: UserFeatures, segments: Sequence[str], seed: int) 
             {
                 "segment_id": segment,
                 "rule": " and ".join(conditions) or "everybody",
-                "precision": hits / inside if inside else None,
-                "coverage": hits / total if total else None,
+                "precision": hits / inside if inside >= min_cell else None,
+                "coverage": hits / total if total >= min_cell else None,
             }
         )
     return {

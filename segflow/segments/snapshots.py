@@ -1,148 +1,146 @@
-"""A week's users under its clustering, and the ledger rows that tie it to the snapshot before.
+"""The users of one snapshot under its clustering, and the rows that say which segment each belongs to.
 
-The matching itself is in `ledger.py`, names are in `naming.py`; here they meet the tables.
+What does not live here: how clusters get their segment ids (`ledger.py`), and what is recorded of them (`history.py`).
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
 from segflow.arrow import matrix
-from segflow.config import SegmentConfig
+from segflow.errors import UserError
 from segflow.representation.users import UserFeatures
 from segflow.segments.clustering import Assignment, Clustering
-from segflow.segments.ledger import Group, Ledger, match, number_of
-from segflow.segments.naming import name_newborns
-from segflow.segments.profiles import profile_segments
+from segflow.segments.ledger import Group
+from segflow.segments.population import Population
 
 UNASSIGNED = "unassigned"
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The users with enough history, in order of id, and where the clustering puts them."""
+    """The users with enough history, in order of id, and where the clustering puts them (-1: nowhere)."""
 
     users: list[str]
     engagement: UserFeatures
     assignment: Assignment
 
     @classmethod
-    def of(cls, embeddings: pa.Table, views: pa.Table, clustering: Clustering) -> Snapshot:
+    def of(
+        cls, embeddings: pa.Table, views: pa.Table, clustering: Clustering, population: Population | None = None
+    ) -> Snapshot:
         """From rows of `user_embeddings` and `user_views` of one week, both in order of the user.
 
-        Raises ValueError when the two do not hold the same users.
-        """
-        if not embeddings["user_id"].equals(views["user_id"]):
-            raise ValueError("user_embeddings and user_views hold different users; materialize user_embeddings again")
-        enough = embeddings["enough_history"]
-        described = views.filter(enough)
-        users = described["user_id"].to_pylist()
-        features = UserFeatures(users, matrix(described["engagement"]), described["engagement_names"][0].as_py())
-        return cls(users, features, clustering.assign(matrix(embeddings.filter(enough)["fused"])))
+        population: the users with enough history as the clusterer looks at them; by default vectors and engagement.
 
-    def groups(self, scale: npt.NDArray[np.floating]) -> dict[int, Group]:
-        """Cluster number -> members and the centre of their engagement, in units of `scale`.
+        Raises ValueError when the tables do not hold the same users.
+        """
+        features = engagement_of(embeddings, views)
+        if population is None:
+            population = Population(matrix(embeddings.filter(embeddings["enough_history"])["fused"]), features)
+        return cls(features.user_ids, features, clustering.assign(population))
+
+    @property
+    def unplaced(self) -> list[str]:
+        """Users with enough history that belong to no cluster."""
+        return np.asarray(self.users, object)[self.assignment.labels < 0].tolist()
+
+    def groups(self) -> dict[int, Group]:
+        """Cluster -> members in order, and the mean of their engagement; clusters without members are left out.
 
         The fused space is fitted anew each week; engagement features mean the same in every week.
         """
-        users, labels = np.asarray(self.users), self.assignment.labels
-        standardized = self.engagement.matrix / scale
+        users, labels = np.asarray(self.users, object), self.assignment.labels
+        features = self.engagement.matrix.astype(np.float64)
         return {
-            int(cluster): Group(users[labels == cluster].tolist(), standardized[labels == cluster].mean(axis=0))
-            for cluster in np.unique(labels)
+            int(cluster): Group(users[labels == cluster].tolist(), features[labels == cluster].mean(axis=0))
+            for cluster in np.unique(labels[labels >= 0])
         }
 
 
-def ledger_rows(
-    week: date,
-    current: Snapshot,
-    previous: Snapshot | None,
-    history: pa.Table,
-    events: pa.Table,
-    config: SegmentConfig,
-    seed: int,
-) -> pa.Table:
-    """Rows of `segment_ledger` for `week`.
+def engagement_of(embeddings: pa.Table, views: pa.Table) -> UserFeatures:
+    """Engagement of the users with enough history, from rows of `user_embeddings` and `user_views` in order of the user.
 
-    previous: the latest snapshot before; history: the ledger of all earlier weeks, of which the latest is `previous`'s;
-    events: user_id, item_id, event_type, ts, value, category before the week, from which newborn segments are named.
+    Raises ValueError when the tables do not hold the same users.
     """
-    scale = np.maximum(current.engagement.matrix.std(axis=0), 1e-6)
-    known = history.to_pandas()
-    last_id = max((number_of(one) for one in known["segment_id"]), default=0)
-    matched = match(_previous_groups(previous, known, scale), current.groups(scale), last_id, config)
-    names = dict(zip(known["segment_id"], known["name"], strict=True))
-    names |= _newborn_names(matched, names, current, events, config, seed)
-    return pa.table(
-        {
-            "week": pa.array([week] * len(matched.rows), pa.date32()),
-            "segment_id": [row.segment_id for row in matched.rows],
-            "name": [names[row.segment_id] for row in matched.rows],
-            "event": [row.event for row in matched.rows],
-            "cluster": pa.array([row.cluster for row in matched.rows], pa.int32()),
-            "users": [row.users for row in matched.rows],
-            "previous_users": [row.previous_users for row in matched.rows],
-            "overlap": pa.array([row.overlap for row in matched.rows], pa.float64()),
-            "parents": pa.array([row.parents for row in matched.rows], pa.list_(pa.string())),
-            "migration": [json.dumps(row.migration) for row in matched.rows],
-        }
-    )
+    if not embeddings["user_id"].equals(views["user_id"]):
+        raise ValueError("user_embeddings and user_views hold different users; materialize user_embeddings again")
+    rows = views.filter(embeddings["enough_history"])
+    return UserFeatures(rows["user_id"].to_pylist(), matrix(rows["engagement"]), rows["engagement_names"][0].as_py())
 
 
-def _previous_groups(
-    previous: Snapshot | None, known: pd.DataFrame, scale: npt.NDArray[np.floating]
-) -> dict[str, Group]:
-    if previous is None:
-        return {}
-    latest = known[known["week"] == known["week"].max()].dropna(subset=["cluster"])
-    groups = previous.groups(scale)
-    return {row.segment_id: groups[int(row.cluster)] for row in latest.itertuples() if int(row.cluster) in groups}
+def ids_of(snapshot: Snapshot, ledger: pa.Table, week: date) -> dict[int, str]:
+    """Cluster -> segment id, from the week's rows of `segment_ledger`.
 
-
-def _newborn_names(
-    matched: Ledger, names: Mapping[str, str], current: Snapshot, events: pa.Table, config: SegmentConfig, seed: int
-) -> dict[str, str]:
-    newborn = [row.segment_id for row in matched.rows if row.cluster is not None and row.segment_id not in names]
-    if not newborn:
-        return {}
-    frame = members(current, matched.ids)
-    found = profile_segments(events, frame, current.engagement, None, config, seed)
-    contrasts = {one.segment_id: one.details["contrasts"] for one in found.profiles if one.segment_id in newborn}
-    return name_newborns(contrasts, set(names.values()))
+    Raises UserError when the ledger speaks of other clusters than the snapshot has, or of other numbers of members.
+    """
+    living = [
+        row for row in ledger.select(["cluster", "segment_id", "users"]).to_pylist() if row["cluster"] is not None
+    ]
+    clusters, users = np.unique(snapshot.assignment.labels[snapshot.assignment.labels >= 0], return_counts=True)
+    if {row["cluster"]: row["users"] for row in living} != dict(zip(clusters.tolist(), users.tolist(), strict=True)):
+        raise UserError(
+            f"segment_ledger: its rows of week {week} belong to another clustering than `segmentation` holds for that "
+            "week, such as one of another run; materialize segment_ledger of that week again"
+        )
+    return {row["cluster"]: row["segment_id"] for row in living}
 
 
 def members(snapshot: Snapshot, ids: Mapping[int, str]) -> pd.DataFrame:
-    """user_id, segment_id and distance of the assigned users; `ids` is cluster number -> segment id."""
+    """user_id, segment_id and distance of the users that belong to a cluster; `ids` is cluster -> segment id."""
+    placed = snapshot.assignment.labels >= 0
     return pd.DataFrame(
         {
-            "user_id": snapshot.users,
-            "segment_id": [ids[int(label)] for label in snapshot.assignment.labels],
-            "distance": snapshot.assignment.distance,
+            "user_id": np.asarray(snapshot.users, object)[placed],
+            "segment_id": [ids[int(label)] for label in snapshot.assignment.labels[placed]],
+            "distance": snapshot.assignment.distance[placed],
         }
     )
 
 
 def user_segment_rows(week: date, all_users: Sequence[str], snapshot: Snapshot, ids: Mapping[int, str]) -> pa.Table:
-    """Rows of `user_segments`: everybody, those without enough history as unassigned."""
-    frame = members(snapshot, ids)
-    frame["probability"] = snapshot.assignment.probability.max(axis=1)
-    frame["outlier"] = snapshot.assignment.outlier
-    full = pd.DataFrame({"user_id": list(all_users)}).merge(frame, on="user_id", how="left", validate="1:1")
+    """Rows of `user_segments`: everybody in `all_users`; those without enough history or a cluster are unassigned."""
+    found = _rows(week, snapshot.users, snapshot.assignment, ids)
+    row_of = {user: row for row, user in enumerate(snapshot.users)}
+    nobody = pa.table(
+        {
+            "week": pa.array([week], pa.date32()),
+            "user_id": pa.array([""]),
+            "segment_id": pa.array([UNASSIGNED]),
+            "probability": pa.array([0.0]),
+            "distance": pa.array([None], pa.float64()),
+            "outlier": pa.array([False]),
+        }
+    )
+    places = [row_of.get(user, len(snapshot.users)) for user in all_users]
+    rows = pa.concat_tables([found, nobody]).take(pa.array(places, pa.int64()))
+    return rows.set_column(1, "user_id", pa.array(all_users, pa.string()))
+
+
+def newcomer_rows(
+    week: date, users: Sequence[str], assignment: Assignment, ids: Mapping[int, str], as_of: datetime
+) -> pa.Table:
+    """Rows of `newcomer_segments`: `users` that the clustering of `week` places by what they did up to `as_of`."""
+    rows = _rows(week, users, assignment, ids)
+    return rows.append_column("as_of", pa.array([as_of] * rows.num_rows, pa.timestamp("us", tz="UTC")))
+
+
+def _rows(week: date, users: Sequence[str], assignment: Assignment, ids: Mapping[int, str]) -> pa.Table:
+    placed = assignment.labels >= 0
+    probability = assignment.probability.max(axis=1, initial=0.0).astype(np.float64)
     return pa.table(
         {
-            "week": pa.array([week] * len(full), pa.date32()),
-            "user_id": full["user_id"].tolist(),
-            "segment_id": full["segment_id"].fillna(UNASSIGNED).tolist(),
-            "probability": full["probability"].fillna(0.0).to_numpy(np.float64),
-            "distance": pa.array(full["distance"].to_numpy(np.float64), pa.float64(), from_pandas=True),
-            "outlier": full["outlier"].fillna(False).to_numpy(bool),
+            "week": pa.array([week] * len(users), pa.date32()),
+            "user_id": pa.array(users, pa.string()),
+            "segment_id": pa.array([ids.get(int(label), UNASSIGNED) for label in assignment.labels], pa.string()),
+            "probability": np.where(placed, probability, 0.0),
+            "distance": pa.array(assignment.distance, pa.float64(), mask=~placed),
+            "outlier": pa.array(assignment.outlier & placed, pa.bool_()),
         }
     )

@@ -5,13 +5,17 @@ What does not live here: anything that knows about users, events or segment name
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import false_discovery_control, norm
+from scipy.stats import false_discovery_control, norm, random_table, wasserstein_distance
 
 _Z95 = float(norm.ppf(0.975))
+# Below: rounding of float32 inputs.
+_SMALLEST_SPREAD = 1e-6
+_CELLS_AT_ONCE = 4_000_000
 
 Floats = NDArray[np.float64]
 
@@ -43,13 +47,28 @@ def standardized_difference(inside: NDArray[np.floating], outside: NDArray[np.fl
     """
     n, m = len(inside), len(outside)
     freedom = n + m - 2
-    a, b = np.asarray(inside, np.float64), np.asarray(outside, np.float64)
-    pooled = ((n - 1) * a.var(axis=0, ddof=1) + (m - 1) * b.var(axis=0, ddof=1)) / freedom
-    varies = pooled > 1e-12  # below: rounding of float32 inputs
-    difference = a.mean(axis=0) - b.mean(axis=0)
-    d = np.divide(difference, np.sqrt(pooled), out=np.full(pooled.shape, np.nan), where=varies)
+    spread = np.sqrt(_pooled_variance(inside, outside))
+    difference = inside.mean(axis=0, dtype=np.float64) - outside.mean(axis=0, dtype=np.float64)
+    d = np.divide(difference, spread, out=np.full(spread.shape, np.nan), where=spread > _SMALLEST_SPREAD)
     g = d * (1 - 3 / (4 * freedom - 1))
     return _normal(g, np.sqrt((n + m) / (n * m) + g**2 / (2 * (n + m))))
+
+
+def wasserstein(inside: NDArray[np.floating], outside: NDArray[np.floating]) -> Floats:
+    """How far each column (n, F) must be moved to be distributed as the other's (m, F), in pooled standard deviations.
+
+    The first Wasserstein distance: unlike a difference of means it sees shapes too. A column without variation gives nan.
+    """
+    spread = np.sqrt(_pooled_variance(inside, outside))
+    distances = [wasserstein_distance(a, b) for a, b in zip(inside.T, outside.T, strict=True)]
+    return np.divide(distances, spread, out=np.full(spread.shape, np.nan), where=spread > _SMALLEST_SPREAD)
+
+
+def _pooled_variance(inside: NDArray[np.floating], outside: NDArray[np.floating]) -> Floats:
+    n, m = len(inside), len(outside)
+    a, b = np.asarray(inside, np.float64), np.asarray(outside, np.float64)
+    pooled: Floats = ((n - 1) * a.var(axis=0, ddof=1) + (m - 1) * b.var(axis=0, ddof=1)) / (n + m - 2)
+    return pooled
 
 
 def log_ratio(estimate: ArrayLike, error: ArrayLike) -> Contrast:
@@ -65,6 +84,12 @@ def _normal(estimate: Floats, error: Floats) -> Contrast:
     return Contrast(np.where(valid, estimate, np.nan), estimate - spread, estimate + spread, 2 * norm.sf(np.abs(z)))
 
 
+def surely_above(share: float, units: int) -> float:
+    """What a share seen among `units` independent units surely exceeds: the lower end of Wilson's 95 % interval (1927)."""
+    z2 = _Z95**2 / units
+    return float((share + z2 / 2 - np.sqrt(z2 * share * (1 - share) + z2**2 / 4)) / (1 + z2))
+
+
 def benjamini_hochberg(p_values: ArrayLike) -> Floats:
     """Adjusted p-values that control the false discovery rate (Benjamini and Hochberg 1995); nan is no test."""
     p = np.asarray(p_values, np.float64)
@@ -76,30 +101,73 @@ def benjamini_hochberg(p_values: ArrayLike) -> Floats:
 
 
 class Association(NamedTuple):
-    """Cramer's V of two nominal variables (0 none, 1 complete) and its permutation p-value."""
+    """How much two variables have in common (0 nothing, 1 all), the mean of that by chance, and its p-value."""
 
-    cramers_v: float
+    estimate: float
+    by_chance: float
     p_value: float
 
 
 def cramers_v(
     first: NDArray[np.integer], second: NDArray[np.integer], permutations: int, rng: np.random.Generator
 ) -> Association:
-    """Association of two code vectors of one length; the p-value is exact in level (Phipson and Smyth 2010).
+    """Cramer's V of two code vectors of one length (n,), against permutations of one of them.
 
-    Returns nan for both when either variable has a single value.
+    Returns nan throughout when either variable has a single value.
     """
-    _, a = np.unique(first, return_inverse=True)
-    _, b = np.unique(second, return_inverse=True)
-    r, c = int(a.max(initial=0)) + 1, int(b.max(initial=0)) + 1
-    if min(r, c) < 2:
-        return Association(float("nan"), float("nan"))
-    expected = np.outer(np.bincount(a), np.bincount(b)) / len(a)
+    counts = _cross(first, second)
+    if min(counts.shape) < 2:
+        return Association(np.nan, np.nan, np.nan)
+    expected = counts.sum(axis=1, keepdims=True) * counts.sum(axis=0) / counts.sum()
+    most = counts.sum() * (min(counts.shape) - 1)
 
-    def chi_square(other: NDArray[np.integer]) -> float:
-        return float(((contingency(a, other, r, c) - expected) ** 2 / expected).sum())
+    def statistic(tables: NDArray[np.integer]) -> Floats:
+        return np.sqrt(((tables - expected) ** 2 / expected).sum(axis=(1, 2)) / most)
 
-    observed = chi_square(b)
+    return _against_chance(counts, statistic, permutations, rng)
+
+
+def eta_squared(
+    groups: NDArray[np.integer], values: NDArray[np.floating], permutations: int, rng: np.random.Generator
+) -> Association:
+    """Share of the variance of `values` (n,) that lies between the groups of codes (n,), against permutations.
+
+    Returns nan throughout when there is a single group or a single value.
+    """
+    levels, codes = np.unique(np.asarray(values, np.float64), return_inverse=True)
+    counts = _cross(groups, codes)
+    if min(counts.shape) < 2:
+        return Association(np.nan, np.nan, np.nan)
+    centred = levels - counts.sum(axis=0) @ levels / counts.sum()
+    total = float(counts.sum(axis=0) @ centred**2)
+    size = counts.sum(axis=1)
+
+    def statistic(tables: NDArray[np.integer]) -> Floats:
+        return ((tables @ centred) ** 2 / size).sum(axis=1) / total
+
+    return _against_chance(counts, statistic, permutations, rng)
+
+
+def _cross(first: NDArray[np.integer], second: NDArray[np.integer]) -> NDArray[np.int64]:
+    rows, a = np.unique(first, return_inverse=True)
+    columns, b = np.unique(second, return_inverse=True)
+    return contingency(a, b, len(rows), len(columns))
+
+
+def _against_chance(
+    counts: NDArray[np.int64], statistic: Callable[[NDArray[np.integer]], Floats], permutations: int,
+    rng: np.random.Generator,
+) -> Association:  # fmt: skip
+    """The statistic of a table beside those of permuted users: tables (permutations, r, c) with the same margins.
+
+    Permuted users give tables of this distribution (Patefield 1981), which costs what the table costs, not what the
+    users do. The p-value is exact in level (Phipson and Smyth 2010).
+    """
+    observed = float(statistic(counts[None])[0])
+    null = random_table(counts.sum(axis=1), counts.sum(axis=0))
+    at_once = max(1, _CELLS_AT_ONCE // counts.size)
+    sizes = [min(at_once, permutations - start) for start in range(0, permutations, at_once)]
+    permuted = np.concatenate([statistic(null.rvs(size=size, random_state=rng)) for size in sizes])
     # The small slack keeps ties ties: equal tables may differ in the last bits of the sum.
-    as_large = sum(chi_square(rng.permutation(b)) >= observed * (1 - 1e-9) for _ in range(permutations))
-    return Association(np.sqrt(observed / (len(a) * (min(r, c) - 1))), (1 + as_large) / (1 + permutations))
+    as_large = int((permuted >= observed * (1 - 1e-9)).sum())
+    return Association(observed, float(permuted.mean()), (1 + as_large) / (1 + permutations))

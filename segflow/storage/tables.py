@@ -17,7 +17,7 @@ from urllib.parse import unquote
 import duckdb
 import pyarrow as pa
 from deltalake import ColumnProperties, CommitProperties, DeltaTable, WriterProperties, write_deltalake
-from deltalake.exceptions import TableNotFoundError
+from deltalake.exceptions import CommitFailedError, TableNotFoundError
 from filelock import FileLock
 
 from segflow.errors import UserError
@@ -97,6 +97,10 @@ class Storage:
         """The newest version, or None if the table was never written."""
         opened = self.open(table)
         return None if opened is None else opened.version()
+
+    def pin(self, table: Table) -> int:
+        """The newest version, of an empty table if it was never written, for `commit` to build on."""
+        return (self.open(table) or self._create(table)).version()
 
     def partitions(self, table: Table, version: int | None = None) -> list[Partition]:
         """The partitions that hold rows, in order."""
@@ -219,15 +223,32 @@ class Storage:
         partitions: Sequence[Partition] = ((),),
         *,
         commit: Mapping[str, str] | None = None,
+        version: int | None = None,
     ) -> Written:
-        """The second half of `write`, for rows already staged and checked."""
+        """The second half of `write`, for rows already staged and checked.
+
+        version: what the rows were derived from, if they depend on other partitions of the same table. Raises UserError when
+        there is a newer one.
+        """
         wanted = [tuple(check_key(key) for key in partition) for partition in partitions]
-        opened = self.open(table) or self._create(table)
+        opened = self.open(table, version) or self._create(table)
         empty = (0, "empty")
         new = dict.fromkeys(wanted, empty) | _digests(connection, table, staged)
         changed = self._changed(connection, table, opened, {key: new[key] for key in wanted})
         if changed:
-            self._replace(connection, table, opened, staged, changed, commit or {})
+            # Without retries, a commit that is not the next after the version that was opened is refused.
+            properties = CommitProperties(
+                custom_metadata=dict(commit or {}), max_commit_retries=None if version is None else 0
+            )
+            try:
+                self._replace(connection, table, opened, staged, changed, properties)
+            except CommitFailedError as error:
+                if version is None:
+                    raise
+                raise UserError(
+                    f"{table.name}: another run wrote it since this one read it, and one depends on the other; nothing was "
+                    "written; make the partitions one after the other"
+                ) from error
         connection.execute(f"DROP TABLE {identifier(staged)}")
         return Written(
             table,
@@ -290,7 +311,7 @@ class Storage:
         opened: DeltaTable,
         staged: str,
         changed: Sequence[Partition],
-        commit: Mapping[str, str],
+        commit: CommitProperties,
     ) -> None:
         """Rows are kept in the order in which they come: whoever needs another one sorts, and sorting is dear here."""
         chosen = condition(table, changed)
@@ -302,7 +323,7 @@ class Storage:
             partition_by=list(table.partitions) or None,
             predicate=chosen,
             writer_properties=_writer(table),
-            commit_properties=CommitProperties(custom_metadata=dict(commit)) if commit else None,
+            commit_properties=commit,
         )
 
 

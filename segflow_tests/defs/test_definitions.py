@@ -12,6 +12,7 @@ from segflow import tables
 from segflow.definitions import defs
 from segflow.defs.code_version import code_version
 from segflow.defs.events.sensors import growing
+from segflow.defs.jobs import ASSETS
 from segflow.defs.materializes import PLANS
 from segflow.defs.partitions import (
     CONFIG,
@@ -25,6 +26,7 @@ from segflow.defs.partitions import (
     WEEK_BEFORE,
     Window,
 )
+from segflow.defs.runner import plans_of
 from segflow.events.files import SourceFile
 from segflow.storage.checks import CHECKS
 
@@ -60,6 +62,18 @@ def test_lineage_is_what_the_steps_read() -> None:
             assert {dep.asset_key.to_user_string() for dep in graph[table.name].deps} == {
                 one.name for one in plan.reads
             }
+
+
+@pytest.mark.parametrize("job", ASSETS)
+def test_a_job_selects_whole_plans_in_an_order_in_which_they_can_be_made(job: str) -> None:
+    listed, plans = ASSETS[job], plans_of(job)
+    written = [table.name for plan in plans for table in plan.tables]
+    assert sorted(written) == sorted(listed), "one table of a pass without the others"
+    selected = {key.to_user_string() for key in defs.resolve_job_def(job).asset_layer.selected_asset_keys}
+    assert set(written) <= selected
+    for number, plan in enumerate(plans):
+        later = {table for other in plans[number + 1 :] for table in other.tables}
+        assert not later & {table for table, window in plan.reads.items() if window != WEEK_BEFORE}, plan.name
 
 
 @pytest.mark.parametrize(
@@ -100,7 +114,9 @@ def test_only_the_test_itself_reads_the_test_week() -> None:
 
 
 def test_only_what_tunes_and_tests_reads_the_snapshot_week() -> None:
-    """The probe's answer is used by later weeks only: `user_embeddings` reads that of the week before."""
+    """The probe's answer is used by later weeks only: `user_embeddings` reads that of the week before. Newcomers of the week
+    are read by nobody.
+    """
     readers = {
         plan.name
         for plan in PLANS.values()
@@ -108,7 +124,14 @@ def test_only_what_tunes_and_tests_reads_the_snapshot_week() -> None:
         if table.partitions == ("day",) and plan.tables[0].partitions[:1] == ("week",)
         if window.days and window.days(WEEK, WEEK)[1] > WEEK
     }
-    assert readers == {"global_ranker", "recommendations", "ranking_results", "representation_probe"}
+    assert readers == {
+        "global_ranker",
+        "recommendations",
+        "ranking_results",
+        "representation_probe",
+        "newcomer_segments",
+    }
+    assert not [plan.name for plan in PLANS.values() if tables.NEWCOMER_SEGMENTS in plan.reads]
     assert WEEK_BEFORE.days is not None
     assert WEEK_BEFORE.days(WEEK, WEEK) == (WEEK - timedelta(days=7), WEEK)
 

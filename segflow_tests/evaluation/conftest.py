@@ -14,14 +14,14 @@ from segflow.evaluation.report import (
     Accounting,
     AttributeRow,
     LedgerRow,
-    Migration,
-    ProbeRow,
     ReportInput,
     SegmentCard,
     SweepRow,
 )
 from segflow.evaluation.summary import summarize
 from segflow.evaluation.verdict import Role
+from segflow.representation.probe_rows import ProbeRow
+from segflow.segments.drawing import Picture
 
 ROLES: dict[str, Role] = {
     "popularity": "baseline",
@@ -115,7 +115,11 @@ def report_input(make_results: MakeResults, config: EvaluationConfig) -> ReportI
             quarantined={"not_positive": 11_640, "excluded_category": 44_871, "unknown_item": 108},
         ),
         ledger=_ledger(),
-        migration=_migration(),
+        pictures={
+            "map": Picture(
+                "map", "Map of the segments", "Dots <are> users.", "<svg role='img' aria-label='Dots'></svg>"
+            )
+        },
         sweep=[
             SweepRow("k-means", k, separation, mean, low, share, low >= 0.75, k == 4, null_silhouette=0.041)
             for k, separation, mean, low, share in (
@@ -150,21 +154,20 @@ def _probe() -> list[ProbeRow]:
         for task, metric in {"mean": "mean", "churn": "AUC", "category": "mean AUC", "spend": "R²"}.items():
             difference = None if kind == "baseline" else level - 0.318
             low, high = (None, None) if difference is None else (difference - 0.009, difference + 0.009)
-            chosen = candidate == "behavior + text"
             row = ProbeRow(
-                candidate,
-                kind,
-                task,
-                metric,
-                32,
-                1843,
-                level,
-                level - 0.02,
-                level + 0.02,
-                difference,
-                low,
-                high,
-                chosen,
+                candidate=candidate,
+                kind=kind,
+                task=task,
+                metric=metric,
+                users=1843,
+                score=level,
+                low=level - 0.02,
+                high=level + 0.02,
+                difference=difference,
+                difference_low=low,
+                difference_high=high,
+                chosen=candidate == "behavior + text",
+                columns=32,
             )
             rows.append(row)
     return rows
@@ -210,18 +213,3 @@ def _ledger() -> list[LedgerRow]:
             parents = ("s003",) if event == "split" else ()
             rows.append(LedgerRow(week, segment_id, NAMES[segment_id], event, size, previous, parents))
     return rows
-
-
-def _migration() -> list[Migration]:
-    moved = {
-        ("s001", "s001"): 871,
-        ("s001", "s002"): 38,
-        ("s001", "s003"): 12,
-        ("s002", "s002"): 690,
-        ("s002", "s001"): 33,
-        ("s002", "s005"): 15,
-        ("s003", "s003"): 441,
-        ("s003", "s005"): 271,
-        ("s003", "s002"): 16,
-    }
-    return [Migration(previous, current, users) for (previous, current), users in moved.items()]

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from segflow.config import EvaluationConfig
 from segflow.evaluation.charts import axis_ticks, sparkline
-from segflow.evaluation.report import Accounting, LedgerRow, Migration, ReportInput, SegmentCard, render
+from segflow.evaluation.report import Accounting, LedgerRow, ReportInput, SegmentCard, render
 from segflow.evaluation.summary import summarize
 from segflow.evaluation.verdict import Outcome
+from segflow.segments.drawing import Picture
 
 from .conftest import ROLES, MakeResults
 
@@ -104,7 +105,7 @@ def test_hostile_names_and_titles_are_text(report_input: ReportInput) -> None:
             ledger=[
                 LedgerRow(week, "s001", HOSTILE, HOSTILE, 5, 5, [HOSTILE]) for week in ("2017-11-13", "2017-11-20")
             ],
-            migration=[Migration(HOSTILE, HOSTILE, 3)],
+            pictures={"map": Picture("map", HOSTILE, HOSTILE, "<svg></svg>")},
             accounting=Accounting(7, 5, 0, {HOSTILE: 2}),
             versions={HOSTILE: HOSTILE},
             config_excerpt=HOSTILE,
@@ -127,7 +128,7 @@ def test_a_week_without_segments_says_so_and_shows_no_comparison(
 ) -> None:
     results = make_results(users=200).assign(segment_id=None)
     summary = summarize(results, ROLES, config, seed=0, segmented=False)
-    page = Page(render(replace(report_input, summary=summary, segments=(), ledger=(), migration=())))
+    page = Page(render(replace(report_input, summary=summary, segments=(), ledger=(), pictures={})))
     assert "show no segments that chance would not draw" in page.text
     assert "Difference to the best control" not in page.text
     ids = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
@@ -136,7 +137,7 @@ def test_a_week_without_segments_says_so_and_shows_no_comparison(
 
 
 def test_a_first_week_without_history_renders(report_input: ReportInput) -> None:
-    bare = replace(report_input, segments=(), ledger=(), migration=(), sweep=(), probe=(), attributes=())
+    bare = replace(report_input, segments=(), ledger=(), pictures={}, sweep=(), probe=(), attributes=())
     bare = replace(bare, lists=(), versions={})
     text = Page(render(bare)).text
     for words in (

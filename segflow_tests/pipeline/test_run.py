@@ -15,6 +15,9 @@ from segflow import tables
 from segflow.defs.jobs import SEGMENT_RANKERS
 from segflow_tests.pipeline.conftest import Made
 
+WRITTEN = set(tables.ALL) - {"newcomer_segments"}
+"""Newcomers are placed by a job of their own, which a run leaves out."""
+
 
 def mlflow_runs(made: Made) -> list[Run]:
     """Every MLflow run of the project."""
@@ -46,8 +49,8 @@ def test_the_summary_names_segments_arms_verdict_report_and_what_to_open_next(ma
 
 
 def test_every_table_was_written(made: Made) -> None:
-    assert [name for name, version in made.project.versions().items() if version is None] == []
-    weekly = [table for table in tables.ALL.values() if table.partitions[:1] == ("week",)]
+    assert {name for name, version in made.project.versions().items() if version is None} == set(tables.ALL) - WRITTEN
+    weekly = [tables.ALL[name] for name in WRITTEN if tables.ALL[name].partitions[:1] == ("week",)]
     for table in weekly:
         assert {key[0] for key in made.project.storage.partitions(table)} == set(made.weeks), table.name
 
@@ -81,7 +84,7 @@ def test_every_source_row_is_an_event_or_in_quarantine_for_its_reason(made: Made
     assert reasons == made.log.dirt
 
 
-@pytest.mark.parametrize("name", sorted(tables.ALL))
+@pytest.mark.parametrize("name", sorted(WRITTEN))
 def test_a_materialization_says_what_was_written_and_leads_to_its_mlflow_run(
     made: Made, instance: dg.DagsterInstance, name: str
 ) -> None:
@@ -116,7 +119,7 @@ def test_every_mlflow_run_is_finished_and_leads_back_to_its_dagster_run(
     made: Made, instance: dg.DagsterInstance
 ) -> None:
     runs = mlflow_runs(made)
-    assert len(runs) > len(tables.ALL)
+    assert len(runs) > len(WRITTEN)
     known = {run.run_id for run in instance.get_runs()}
     assert {run.info.status for run in runs} == {"FINISHED"}
     for run in runs:
@@ -146,7 +149,7 @@ def test_materializing_everything_again_gives_the_same_content(made: Made, insta
     assert texts_of(instance) == {"encoded_texts": items, "reused_texts": 0}
     again = made.project.segflow("run", "--force", "--week", str(made.weeks[1]))
     assert again.returncode == 0, again.stderr
-    assert len(mlflow_runs(made)) >= runs + len(tables.ALL) - 2
+    assert len(mlflow_runs(made)) >= runs + len(WRITTEN) - 2
     changed = {name for name, version in made.project.versions().items() if version != versions[name]}
     assert changed == set()
     assert texts_of(instance) == {"encoded_texts": 0, "reused_texts": items}

@@ -13,7 +13,8 @@ from segflow.config import BehaviorConfig, ProbeConfig, UserEmbeddingConfig
 from segflow.representation.autoencoder import autoencode
 from segflow.representation.baselines import aggregated_features
 from segflow.representation.behavior import fit_behavior_model
-from segflow.representation.probe import AGGREGATED, AUTOENCODER, ProbeRow, outcomes_of, probe
+from segflow.representation.probe import AGGREGATED, AUTOENCODER, outcomes_of, probe
+from segflow.representation.probe_rows import ProbeRow
 from segflow.representation.sequences import EventSequences
 from segflow.representation.views import ViewSources, make_views, session_pools
 from segflow_tests.representation.foretold import EVENT_TYPES, foretold_log

@@ -17,7 +17,8 @@ from segflow.errors import UserError
 from segflow.representation.autoencoder import autoencode
 from segflow.representation.baselines import aggregated_features
 from segflow.representation.heads import _logistic, foretell
-from segflow.representation.probe import Outcomes, ProbeRow, _auc, _spearman, choose, outcomes_of, probe
+from segflow.representation.probe import Outcomes, _auc, _spearman, choose, outcomes_of, probe
+from segflow.representation.probe_rows import ProbeRow
 from segflow.representation.sequences import EventSequences
 from segflow.representation.views import UserViews
 

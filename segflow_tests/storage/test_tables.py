@@ -204,6 +204,22 @@ def test_a_partition_may_become_empty(connection: Connection, storage: Storage) 
     assert storage.partitions(VISITS) == [(day(2),)]
 
 
+def test_rows_that_build_on_the_table_itself_are_refused_once_another_write_came(
+    connection: Connection, storage: Storage
+) -> None:
+    version = storage.pin(VISITS)
+    assert version == storage.pin(VISITS) == storage.version(VISITS)
+    one = storage.stage(connection, VISITS, visits(1), [(day(1),)])
+    storage.commit(connection, VISITS, one, [(day(1),)], version=version)
+    other = storage.stage(connection, VISITS, visits(2), [(day(2),)])
+    with pytest.raises(UserError, match="one after the other"):
+        storage.commit(connection, VISITS, other, [(day(2),)], version=version)
+    assert storage.partitions(VISITS) == [(day(1),)]
+    other = storage.stage(connection, VISITS, visits(2), [(day(2),)])
+    storage.commit(connection, VISITS, other, [(day(2),)], version=storage.pin(VISITS))
+    assert storage.partitions(VISITS) == [(day(1),), (day(2),)]
+
+
 def test_two_partition_columns(connection: Connection, storage: Storage) -> None:
     def model(week: int, segment: str, content: str) -> None:
         query = f"SELECT DATE '{day(week)}' AS week, '{segment}' AS segment_id, '{content}'::BLOB AS model"

@@ -83,12 +83,21 @@ def ranking_results(step: Step) -> None:
         tables.SEGMENTATION: SAME_WEEK,
         tables.SEGMENT_LEDGER: THIS_AND_EARLIER_WEEKS,
         tables.SEGMENT_PROFILES: SAME_WEEK,
+        tables.SEGMENT_PAGE: SAME_WEEK,
         tables.EVENTS: HISTORY,
         tables.QUARANTINED_EVENTS: HISTORY,
         tables.RAW_EVENTS: HISTORY,
     },
     partitions=WEEKLY,
-    code=["evaluation"],
+    code=[
+        "evaluation",
+        "evaluation/report.html.jinja",
+        "evaluation/rows_by_outcome.sql",
+        "segments/page_ledger.sql",
+        "pages",
+        "pages/page.css.jinja",
+        "pages/macros.jinja",
+    ],
     settings=["evaluation", "seed"],
     kinds=["python"],
 )
@@ -100,16 +109,19 @@ def evaluation_report(step: Step) -> None:
     step.view(tables.RAW_EVENTS)
     step.view(tables.EVENTS)
     step.view(tables.QUARANTINED_EVENTS)
+    step.view(tables.SEGMENT_PROFILES)
+    step.view(tables.SEGMENT_LEDGER)
     report = write_report(
         week=step.week,
         test_week=step.week + timedelta(days=7),
         results=results,
-        profiles=step.read(tables.SEGMENT_PROFILES).to_pylist(),
-        ledger=step.read(tables.SEGMENT_LEDGER).to_pylist(),
+        profiles=step.query("SELECT * FROM segment_profiles ORDER BY segment_id").to_pylist(),
+        ledger=step.query(load("segments/page_ledger.sql")).to_pylist(),
         sweep=step.read(tables.SEGMENTATION).to_pylist(),
         probe=step.read(tables.REPRESENTATION_PROBE).to_pylist(),
         lists=step.read(tables.LIST_QUALITY).to_pylist(),
         rows=step.query(load("evaluation/rows_by_outcome.sql")).to_pylist(),
+        pictures=step.read(tables.SEGMENT_PAGE, ["pictures"])["pictures"][0].as_py(),
         # Not table versions: those also count what other weeks wrote meanwhile, and the same page would never come twice.
         versions=step.contents,
         config=step.config,

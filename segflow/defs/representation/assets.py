@@ -10,31 +10,22 @@ import pyarrow as pa
 from segflow import tables
 from segflow.arrow import conform, vector_column
 from segflow.defs.materializes import materializes
-from segflow.defs.partitions import (
-    CONFIG,
-    DAILY,
-    HISTORY,
-    HISTORY_AND_WEEK,
-    SAME_DAY,
-    SAME_WEEK,
-    SNAPSHOT,
-    WEEK_BEFORE,
-    WEEKLY,
-)
+from segflow.defs.partitions import DAILY, HISTORY, HISTORY_AND_WEEK, SAME_DAY, SAME_WEEK, SNAPSHOT, WEEKLY
 from segflow.defs.reading import (
-    behavior_model_of,
-    chosen_views,
+    FUSED_WINDOWS,
     event_sequences,
     events_with_category,
+    fused_views,
     item_vectors,
-    session_vectors,
     start_of,
+    view_sources,
+    view_windows,
 )
 from segflow.defs.step import Step
 
 GROUP = "representation"
 _SLICE = 16_384
-_ENCODER = [f"representation/{name}.py" for name in ("encoder", "language_model", "packing", "integers")]
+_ENCODER = [f"representation/{name}.py" for name in ("encoder", "language_model", "packing", "integers", "rounding")]
 
 
 @materializes(
@@ -168,16 +159,7 @@ def text_adapter(step: Step) -> None:
 @materializes(
     tables.USER_VIEWS,
     group=GROUP,
-    reads={
-        tables.EVENTS: HISTORY,
-        tables.SESSIONS: HISTORY,
-        tables.SESSION_EMBEDDINGS: HISTORY,
-        tables.ITEMS: SNAPSHOT,
-        tables.USERS: SNAPSHOT,
-        tables.ITEM_EMBEDDINGS: SNAPSHOT,
-        tables.BEHAVIOR_MODEL: SAME_WEEK,
-        **({tables.TEXT_ADAPTER: SAME_WEEK} if "adapted" in CONFIG.users.views else {}),
-    },
+    reads=view_windows(HISTORY),
     partitions=WEEKLY,
     code=["representation/views.py", "representation/users.py", "representation/engagement.sql"],
     settings=["users", "text"],
@@ -185,21 +167,9 @@ def text_adapter(step: Step) -> None:
 )
 def user_views(step: Step) -> None:
     """Several descriptions of a user before the week. Users who are known but did nothing yet are rows too."""
-    from segflow.representation.views import ViewSources, make_views
+    from segflow.representation.views import make_views
 
-    ids, _ = item_vectors(step)
-    model = behavior_model_of(step)
-    attributes = step.read(tables.USERS)
-    sources = ViewSources(
-        events_with_category(step),
-        step.read(tables.SESSIONS, ["user_id", "start", "end", "events", "value"]),
-        session_vectors(step),
-        event_sequences(step, ids, model.event_types),
-        model,
-        attributes,
-        attributes["user_id"].unique().to_pylist(),
-    )
-    views = make_views(sources, start_of(step.week), step.config.users)
+    views = make_views(view_sources(step), start_of(step.week), step.config.users)
     step.note(users=len(views.user_ids), cold_users=int(views.cold.sum()), views=", ".join(views.views))
     step.write(tables.USER_VIEWS, conform(views.to_table(step.week), tables.USER_VIEWS.arrow))
 
@@ -210,7 +180,10 @@ def user_views(step: Step) -> None:
     reads={tables.USER_VIEWS: SAME_WEEK, tables.EVENTS: HISTORY_AND_WEEK, tables.ITEMS: SNAPSHOT},
     partitions=WEEKLY,
     code=[
-        *(f"representation/{name}.py" for name in ("probe", "heads", "baselines", "autoencoder", "views")),
+        *(
+            f"representation/{name}.py"
+            for name in ("probe", "probe_rows", "heads", "baselines", "autoencoder", "views")
+        ),
         "representation/aggregated.sql",
         "representation/aggregated_parts.sql",
     ],
@@ -242,10 +215,7 @@ def representation_probe(step: Step) -> None:
 @materializes(
     tables.USER_EMBEDDINGS,
     group=GROUP,
-    reads={
-        tables.USER_VIEWS: SAME_WEEK,
-        **({tables.REPRESENTATION_PROBE: WEEK_BEFORE} if CONFIG.users.fuse == "auto" else {}),
-    },
+    reads={tables.USER_VIEWS: SAME_WEEK, **FUSED_WINDOWS},
     partitions=WEEKLY,
     code=["representation/views.py", "representation/users.py"],
     settings=["users"],
@@ -255,10 +225,9 @@ def user_embeddings(step: Step) -> None:
     """Each view is standardized and reduced by its principal components before they are put side by side."""
     from segflow.representation.views import UserViews, fuse_views
 
-    config = step.config.users
-    chosen = chosen_views(step) if config.fuse == "auto" else config.listed
+    chosen = fused_views(step)
     views = UserViews.from_table(step.read(tables.USER_VIEWS), chosen)
-    fused = fuse_views(views, chosen, config)
+    fused = fuse_views(views, chosen, step.config.users)
     step.note(fused_views=", ".join(chosen), fused_columns=", ".join(fused.columns))
     step.write(
         tables.USER_EMBEDDINGS,

@@ -1,0 +1,31 @@
+"""What the HTML pages share: one style sheet, how numbers are spelled, and the escaping of every value.
+
+What does not live here: any page. A page loads nothing from elsewhere and holds no script.
+"""
+
+from __future__ import annotations
+
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+
+def environment(package: str) -> Environment:
+    """Renders the templates of `package`; `page.css.jinja` and `macros.jinja` are there to be included by all."""
+    found = Environment(
+        loader=ChoiceLoader([PackageLoader(package, "."), PackageLoader(__name__, ".")]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.filters.update(percent=percent, figure=figure)
+    return found
+
+
+def percent(value: float, digits: int = 1) -> str:
+    """A share in [0, 1] in hundredths."""
+    return f"{100 * value:.{digits}f}\N{NO-BREAK SPACE}%"
+
+
+def figure(value: float, digits: int = 4) -> str:
+    """A number with so many decimals and a true minus sign."""
+    return f"{value:.{digits}f}".replace("-", "−")

@@ -133,7 +133,8 @@ def how_sure(sweep: Sequence[Row]) -> str:
     parts = []
     if chosen["verdict"] == NO_STRUCTURE:
         parts.append(
-            "These segments divide users who differ by degrees: nature draws no borders here, the settings asked for some."
+            "These segments divide users who differ by degrees: there are no gaps between them, and the settings ask for a "
+            "division all the same."
         )
     parts += [
         f"They are {word}: when users are drawn again and the search is repeated, {mean:.0%} of a segment comes back on "

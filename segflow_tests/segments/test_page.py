@@ -94,6 +94,9 @@ def test_how_sure_is_said_in_words() -> None:
     assert "fairly dependable" in how_sure(weak)
     assert "hardly further apart" in how_sure(weak)
     assert "borders are soft" in how_sure(weak)
+    assert "no gaps" not in how_sure(weak)
+    divided = [row | {"verdict": "no segment structure"} for row in weak]
+    assert how_sure(divided).startswith("These segments divide users who differ by degrees: there are no gaps")
 
 
 @pytest.mark.parametrize(

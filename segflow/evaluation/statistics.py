@@ -7,7 +7,6 @@ averaged per user before they come here, because seeds of one user are no indepe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -91,16 +90,3 @@ def minimum_detectable_effect(standard_error: float, *, confidence: float, power
     """
     normal = NormalDist()
     return (normal.inv_cdf((1.0 + confidence) / 2.0) + normal.inv_cdf(power)) * standard_error
-
-
-def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values in the order given; those at most q are discoveries at false-discovery rate q.
-
-    Step-up procedure of Benjamini & Hochberg (1995, JRSS B 57:289-300).
-    """
-    p = np.asarray(p_values, dtype=np.float64)
-    order = np.argsort(p, kind="stable")
-    scaled = p[order] * len(p) / np.arange(1, len(p) + 1)
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(1.0, np.minimum.accumulate(scaled[::-1])[::-1])
-    return [float(value) for value in adjusted]

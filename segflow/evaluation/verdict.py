@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from segflow.config import EvaluationConfig
-from segflow.evaluation.statistics import Estimate, benjamini_hochberg
+from segflow.evaluation.statistics import Estimate
+from segflow.segments.statistics import benjamini_hochberg
 
 Role = Literal["baseline", "global", "control", "segments"]
 """baseline: popularity and other simple scorers. global: one ranker for everyone. control: global with the same
@@ -94,7 +95,7 @@ def judge_segments(
     """
     adjusted = benjamini_hochberg([difference.p_value for difference in differences.values()])
     decisions = []
-    for (segment_id, difference), p_value in zip(differences.items(), adjusted, strict=True):
+    for (segment_id, difference), p_value in zip(differences.items(), adjusted.tolist(), strict=True):
         decision: Decision = "no proven difference"
         if p_value <= 1.0 - config.confidence:
             decision = "loss" if difference.mean < 0 else "gain below threshold"

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from segflow.evaluation import statistics
-from segflow.evaluation.statistics import Estimate, benjamini_hochberg, bootstrap_means, estimate
+from segflow.evaluation.statistics import Estimate, bootstrap_means, estimate
 
 
 def estimates(values: np.ndarray, samples: int = 1000, seed: int = 1) -> list[Estimate]:
@@ -70,16 +68,3 @@ def test_working_in_chunks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> N
 def test_too_few_users_and_missing_values_are_refused(values: np.ndarray) -> None:
     with pytest.raises(ValueError, match="at least 2 users"):
         estimates(values)
-
-
-def test_benjamini_hochberg_worked_example() -> None:
-    assert benjamini_hochberg([0.04, 0.01, 0.03, 0.5]) == pytest.approx([0.16 / 3, 0.04, 0.16 / 3, 0.5])
-    assert benjamini_hochberg([]) == []
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=20), st.sampled_from([0.01, 0.05, 0.2]))
-def test_adjusted_p_values_reject_what_the_step_up_procedure_rejects(p_values: list[float], level: float) -> None:
-    ordered = sorted(p_values)
-    passing = [rank for rank, p in enumerate(ordered, 1) if p * len(ordered) / rank <= level]
-    cut = ordered[max(passing) - 1] if passing else -1.0
-    assert [q <= level for q in benjamini_hochberg(p_values)] == [p <= cut for p in p_values]

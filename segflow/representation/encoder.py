@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -62,7 +63,7 @@ class Encoder:
         self._first_position: int | None = None
         self.precision, self.precision_cosine = "float32", 1.0
         self._fast = self.model
-        with torch.inference_mode(), _threads(threads):
+        with torch.inference_mode():
             tokens = self.tokens(_FIXED_TEXTS)
             reference = self._reference(tokens)
             self.width = reference.shape[1]
@@ -114,13 +115,15 @@ class Encoder:
         vectors = np.zeros((len(texts), self.width), np.float32)
         empty = self.tokenizer.num_special_tokens_to_add()
         done = 0
-        with torch.inference_mode(), _threads(self._threads), self._ways():
+        with self._attention(), _workers(self._threads) as workers:
             for start in range(0, len(texts), _SLICE):
                 tokens = self.tokens(texts[start : start + _SLICE])
                 lengths = lengths_of(tokens)
                 done += int((lengths <= empty).sum())
-                for part in self._batches(lengths, empty):
-                    vectors[start + part] = self._vectors([tokens[row] for row in part])
+                parts = list(self._batches(lengths, empty))
+                found = workers.map(self._vectors, ([tokens[row] for row in part] for part in parts))
+                for part, made in zip(parts, found, strict=True):
+                    vectors[start + part] = made
                     done += len(part)
                     if progress:
                         progress(done, len(texts))
@@ -149,21 +152,21 @@ class Encoder:
         return self._checkpoint.pooling or "mean"
 
     def _vectors(self, tokens: Tokens) -> Vectors:
-        if self._first_position is None:
-            return self.forward(self._fast, tokens).cpu().numpy()
-        states = packing.packed_states(self._fast, tokens, self._first_position)
-        return packing.pool(states, lengths_of(tokens), self._pooling).cpu().numpy()
-
-    @contextmanager
-    def _ways(self) -> Iterator[None]:
-        """The attention and the precision that were found to be fast and right."""
+        """Vectors of one batch, in the precision that was found to be fast and right, inside `_attention`."""
         # Only products are rounded: what runs along the layers stays in float32, which costs little and keeps the direction.
         rounded = torch.autocast(
             next(self._fast.parameters()).device.type, torch.bfloat16, enabled=self.precision == "bfloat16"
         )
-        attention: AbstractContextManager[None] = packing.packed_attention(self._fast) if self.packed else nullcontext()
-        with rounded, attention:
-            yield
+        # Both hold for the thread that enters them.
+        with torch.inference_mode(), rounded:
+            if self._first_position is None:
+                return self.forward(self._fast, tokens).cpu().numpy()
+            states = packing.packed_states(self._fast, tokens, self._first_position)
+            return packing.pool(states, lengths_of(tokens), self._pooling).cpu().numpy()
+
+    def _attention(self) -> AbstractContextManager[None]:
+        """While it lasts, attention is the one that was found to be fast and right."""
+        return packing.packed_attention(self._fast) if self.packed else nullcontext()
 
     def _batches(self, lengths: npt.NDArray[np.int64], empty: int) -> Iterator[npt.NDArray[np.intp]]:
         """Rows of texts of like length, the longest first, within the budget of tokens; padding counts where there is any."""
@@ -223,7 +226,7 @@ class Encoder:
         self.precision = "int8" if wanted == "int8" else "bfloat16"
         self._fast = in_integers(self.model) if wanted == "int8" else in_bfloat16(self.model)
         order = np.argsort([-len(one) for one in tokens], kind="stable")
-        with self._ways():
+        with self._attention():
             found = self._vectors([tokens[row] for row in order])
         self.precision_cosine = _least_cosine(found, reference[order])
         if wanted == "int8" or self.precision_cosine >= LEAST_COSINE:
@@ -236,12 +239,17 @@ class Encoder:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Encoding runs alone, so it may use more threads than the training that runs side by side."""
+def _workers(count: int) -> Iterator[ThreadPoolExecutor]:
+    """So many threads, each of which computes a batch by itself: threads that share one wait for each other at every step.
+
+    Encoding runs alone, so there may be more of them than of the training that runs side by side.
+    """
     before = torch.get_num_threads()
-    torch.set_num_threads(count)
+    # Told to each, because torch asks a library of its own how many threads a new thread may use.
+    torch.set_num_threads(1)
     try:
-        yield
+        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool
     finally:
         torch.set_num_threads(before)
 

@@ -18,7 +18,7 @@ from segflow_tests.events import steps
 from segflow_tests.events.logs import DAYS, START, Row
 
 each_log = settings(
-    max_examples=200,
+    max_examples=100,
     deadline=None,
     derandomize=True,
     database=None,

@@ -25,7 +25,8 @@ _VERBS = np.array(["view", "cart", "purchase"])
 _MEAN_EVENTS = 5
 # Both take turns, so that a busy moment of the machine is not held against one of them.
 _TURNS = 4
-_PEAK_SECONDS = 0.3
+# A busy moment must not pass for the peak.
+_PEAK_SECONDS = 3.0
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from segflow.settings import load
 from segflow.storage import connect
 from segflow_tests.benchmarks.encoder_job import timed
 
-_REPEATS = 5
+_REPEATS = 15
 _SLICE = 16_384
 
 

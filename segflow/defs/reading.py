@@ -211,8 +211,10 @@ def global_ranker_of(step: Step) -> GlobalRanker:
 
 
 def segment_deltas(step: Step) -> dict[str, Delta]:
-    """Segment -> what its ranker adds to the global one, for the step's week."""
+    """Segment -> what its ranker adds to the global one, for the step's week; nothing in a week without segments."""
     from segflow.rankers.segment_rankers import delta_from_bytes
 
+    if not segments_of(step):
+        return {}
     rows = step.read(tables.SEGMENT_RANKERS, ["segment_id", "model"]).to_pylist()
     return {row["segment_id"]: delta_from_bytes(row["model"]) for row in rows}

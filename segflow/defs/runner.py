@@ -65,7 +65,8 @@ class Runner:
 
     def report(self, week: date) -> None:
         """Segment rankers, controls, recommendations, the test and the report."""
-        self._group("segment_rankers_week", segment_keys(week))
+        if keys := segment_keys(week):
+            self._group("segment_rankers_week", keys)
         self._group("report_week", [week.isoformat()])
 
     def is_stale(self, stage: str, week: date) -> bool:

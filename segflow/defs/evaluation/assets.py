@@ -142,9 +142,11 @@ def evaluation_report(step: Step) -> None:
 
 
 def _controls(step: Step) -> dict[str, dict[str, tuple[list[str], Delta]]]:
-    """Control arm -> group -> members and delta."""
+    """Control arm -> group -> members and delta; none in a week without segments."""
     from segflow.rankers.segment_rankers import delta_from_bytes
 
+    if not segments_of(step):
+        return {}
     arms: dict[str, dict[str, tuple[list[str], Delta]]] = {}
     for row in step.read(tables.CONTROL_RANKERS).to_pylist():
         arms.setdefault(row["arm"], {})[row["group_id"]] = (row["users"], delta_from_bytes(row["model"]))

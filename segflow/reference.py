@@ -1,6 +1,6 @@
 """The reference pages of the docs, generated from the declarations they describe: `python -m segflow.reference docs`.
 
-Lives here: tables and settings as Markdown. Does not live here: what the tables and settings are (`tables.py`,
+Lives here: tables and settings as Markdown. Does not live here: what the tables and settings are (`tables/`,
 `config/`), and pages that people write.
 """
 
@@ -34,7 +34,7 @@ def tables_page() -> str:
     lines = [
         "# Tables",
         "",
-        _NOTE.format("`segflow/tables.py`"),
+        _NOTE.format("`segflow/tables/`"),
         "",
         "Every table is a Delta table below `storage.root`. A write replaces whole partitions, and is committed only when the "
         "new rows keep to everything said here: no missing value unless *may be missing*, the key unique, the rules met. "

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -241,6 +243,14 @@ class Step:
         text = re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", picture.caption)
         shown = f"![{picture.title}](data:image/svg+xml;base64,{image})\n\n{text}"
         self.note(**{f"picture_{picture.name}": dg.MetadataValue.md(shown)})
+
+    def page(self, name: str, html: str) -> Path:
+        """Write a page below `report.folder`, whole or not at all, for people to open and send."""
+        file = Path(self.config.report.folder) / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_name(f".{file.name}.{os.getpid()}.part")
+        part.write_text(html, encoding="utf-8")
+        return part.replace(file)
 
     def curve(self) -> Curve:
         """A callback for training loops: logs each epoch to MLflow and remembers it."""

@@ -65,11 +65,6 @@ class Clustering:
         """The number of published clusters."""
         return len(self.centroids)
 
-    @property
-    def selection(self) -> str:
-        """How the clustering came about, in words."""
-        return self.verdict
-
     def assign(self, population: Population) -> Assignment:
         """Cluster, membership probability, distance and outlier flag of users of any week.
 

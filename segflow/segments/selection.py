@@ -23,11 +23,12 @@ from segflow.segments.null import NullReference, null_reference, workers
 from segflow.segments.population import Points, Population
 from segflow.segments.statistics import contingency, jaccard
 from segflow.segments.threads import one_thread
+from segflow.tables import VERDICTS
 
 Row = dict[str, Any]
 Overlap = NDArray[np.int64]
 
-SEGMENTS, NO_STRUCTURE, UNSTABLE = "segments", "no segment structure", "no stable segments"
+SEGMENTS, NO_STRUCTURE, UNSTABLE = VERDICTS
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ def measure(cell: Cell, seed: int, config: SegmentConfig, users: int = USERS) ->
         clustering.k,
         float(stability.mean()),
         float(stability.min()),
-        clustering.selection,
+        clustering.verdict,
     )
 
 
@@ -114,7 +114,7 @@ def measure_nothing(seed: int, config: SegmentConfig) -> Nothing:
     users = NOISE_USERS[seed % len(NOISE_USERS)]
     week = snapshot(plant(Plant(users=users, weeks=WEEKS, noise=1.0, seed=seed)), WEEKS, WEEKS, _VIEWS)
     clustering = select(Population(week.points, week.engagement), config, seed)
-    return Nothing(seed, users, clustering.k, clustering.selection)
+    return Nothing(seed, users, clustering.k, clustering.verdict)
 
 
 def run_grid(grid: Sequence[Cell], seeds: int, config: SegmentConfig, jobs: int) -> list[Found]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -126,9 +125,7 @@ def evaluation_report(step: Step) -> None:
         versions=step.contents,
         config=step.config,
     )
-    file = Path(step.config.report.folder) / f"{step.week}.html"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(report.html, encoding="utf-8")
+    file = step.page(f"{step.week}.html", report.html)
     step.run.text(report.html, "report.html")
     step.run.metrics(report.figures)
     step.note(verdict=report.outcome, sentence=report.sentence, page=str(file))

@@ -228,8 +228,6 @@ def day_reports(step: Step) -> None:
     """Also written as files, so that a page can be opened and sent."""
     from segflow.events.day_page import pages
 
-    folder = Path(step.config.report.folder) / "days"
-    folder.mkdir(parents=True, exist_ok=True)
     step.view(tables.SOURCE_FILES)
     for part in step.spans(tables.RAW_EVENTS):
         for table in (tables.RAW_EVENTS, tables.EVENTS, tables.QUARANTINED_EVENTS, tables.SESSIONS):
@@ -237,5 +235,5 @@ def day_reports(step: Step) -> None:
         made = pages(step.connection, part, step.config)
         step.write(tables.DAY_REPORTS, made, part)
         for day, html in zip(made["day"].to_pylist(), made["html"].to_pylist(), strict=True):
-            (folder / f"{day}.html").write_text(html, encoding="utf-8")
-    step.note(pages=str(folder))
+            step.page(f"days/{day}.html", html)
+    step.note(pages=str(Path(step.config.report.folder) / "days"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -332,9 +331,7 @@ def segment_page(step: Step) -> None:
         min_cell=step.config.segments.profiles.min_cell,
         seed=step.config.seed,
     )
-    file = Path(step.config.report.folder) / f"{step.week}-segments.html"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(page.html, encoding="utf-8")
+    file = step.page(f"{step.week}-segments.html", page.html)
     step.run.text(page.html, "segments.html")
     for name in ("map", "sizes", "contrasts"):
         if name in page.pictures:

@@ -54,8 +54,9 @@ def clustering_of(step: Step) -> Clustering:
     """The clustering of the step's week; one without clusters if the week has no segments."""
     from segflow.segments.clustering import Clustering
 
-    models = step.read(tables.SEGMENTATION, ["model"])["model"].drop_null()
-    return Clustering.from_bytes(models[0].as_py()) if len(models) else Clustering("no segments", [])
+    rows = step.read(tables.SEGMENTATION, ["verdict", "model"])
+    models = rows["model"].drop_null()
+    return Clustering.from_bytes(models[0].as_py()) if len(models) else Clustering(rows["verdict"][0].as_py(), [])
 
 
 def population_of(step: Step, embeddings: pa.Table, views: pa.Table) -> Population:

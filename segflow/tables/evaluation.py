@@ -1,0 +1,56 @@
+"""Tables of the test: every metric of every arm, properties of their lists, the report."""
+
+from __future__ import annotations
+
+from segflow.tables.schema import USER, WEEK, Column, Table, share
+
+_AT = (5, 10, 20)
+
+RANKING_RESULTS = Table(
+    "ranking_results",
+    "Every metric of every arm for each test user.",
+    (
+        WEEK,
+        USER,
+        Column("arm", "VARCHAR", "ranker"),
+        Column("seed", "INTEGER", "seed of the arm's training", minimum=0),
+        Column("task", "VARCHAR", "all items, or only items new to the user", values=("all", "new")),
+        Column("segment_id", "VARCHAR", "the user's segment"),
+        Column("relevant", "INTEGER", "items bought in the test week", minimum=1),
+        *(share(f"ndcg_{k}", f"NDCG@{k}") for k in _AT),
+        *(share(f"recall_{k}", f"recall@{k}") for k in _AT),
+        *(share(f"hit_{k}", f"hit rate@{k}") for k in _AT),
+        *(share(f"mrr_{k}", f"reciprocal rank@{k}") for k in _AT),
+    ),
+    key=("week", "user_id", "arm", "seed", "task"),
+    partitions=("week",),
+)
+
+LIST_QUALITY = Table(
+    "list_quality",
+    "Properties of each arm's top ten that need no ground truth.",
+    (
+        WEEK,
+        Column("arm", "VARCHAR", "ranker"),
+        share("coverage", "share of candidates recommended to anyone"),
+        Column("novelty", "DOUBLE", "mean surprise of a recommended item, in bits", minimum=0.0),
+        share("diversity", "share of pairs in a list from different categories"),
+        Column("miscalibration", "DOUBLE", "distance of the list's categories from the user's history", minimum=0.0),
+    ),
+    key=("week", "arm"),
+    partitions=("week",),
+)
+
+EVALUATION_REPORT = Table(
+    "evaluation_report",
+    "The verdict, an HTML page and its JSON.",
+    (
+        WEEK,
+        Column("outcome", "VARCHAR", "verdict"),
+        Column("sentence", "VARCHAR", "the verdict in one sentence"),
+        Column("summary", "VARCHAR", "every figure of the page as JSON"),
+        Column("html", "VARCHAR", "the page"),
+    ),
+    key=("week",),
+    partitions=("week",),
+)

@@ -1,0 +1,36 @@
+"""Tables of the rankers and of what they recommend."""
+
+from __future__ import annotations
+
+from segflow.tables.schema import USER, WEEK, Column, Table, model_table
+
+GLOBAL_RANKER = model_table("global_ranker", "The ranker trained on everyone.")
+SEGMENT_RANKERS = model_table(
+    "segment_rankers",
+    "What is specific to one segment, on top of the global ranker.",
+    Column("segment_id", "VARCHAR", "segment"),
+    partitions=("week", "segment_id"),
+)
+CONTROL_RANKERS = model_table(
+    "control_rankers",
+    "The same extra training without real segments: everybody as one group, and random groups of the same sizes.",
+    Column("arm", "VARCHAR", "control arm"),
+    Column("group_id", "VARCHAR", "group inside the arm"),
+    Column("users", "VARCHAR[]", "members of the group"),
+)
+
+RECOMMENDATIONS = Table(
+    "recommendations",
+    "Top items per user for the week after the snapshot week.",
+    (
+        WEEK,
+        USER,
+        Column("rank", "INTEGER", "1 is best", minimum=1),
+        Column("item_id", "VARCHAR", "item"),
+        Column("score", "DOUBLE", "score of the arm; comparable inside one user only"),
+        Column("arm", "VARCHAR", "ranker that scored", values=("global", "segment")),
+        Column("segment_id", "VARCHAR", "the user's segment"),
+    ),
+    key=("week", "user_id", "rank"),
+    partitions=("week",),
+)

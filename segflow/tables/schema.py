@@ -1,0 +1,84 @@
+"""What a table is, and the columns that many tables have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+_ARROW = {
+    "VARCHAR": pa.string(),
+    "INTEGER": pa.int32(),
+    "BIGINT": pa.int64(),
+    "REAL": pa.float32(),
+    "DOUBLE": pa.float64(),
+    "BOOLEAN": pa.bool_(),
+    "DATE": pa.date32(),
+    "TIMESTAMPTZ": pa.timestamp("us", tz="UTC"),
+    "BLOB": pa.binary(),
+    "VARCHAR[]": pa.list_(pa.string()),
+    "REAL[]": pa.list_(pa.float32()),
+    "BIGINT[]": pa.list_(pa.int64()),
+    "MAP(VARCHAR, DOUBLE)": pa.map_(pa.string(), pa.float64()),
+    "MAP(VARCHAR, BIGINT)": pa.map_(pa.string(), pa.int64()),
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column. `type` is a DuckDB type; `minimum` and `maximum` bound numbers, `values` lists what text may be."""
+
+    name: str
+    type: str
+    description: str
+    nullable: bool = False
+    minimum: float | None = None
+    maximum: float | None = None
+    values: Sequence[str] = ()
+
+    @property
+    def arrow(self) -> pa.Field:
+        return pa.field(self.name, _ARROW[self.type], nullable=self.nullable)
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table. `partitions` are the columns that a write replaces by; `key` identifies a row inside the whole table."""
+
+    name: str
+    description: str
+    columns: Sequence[Column]
+    key: Sequence[str]
+    partitions: Sequence[str] = ()
+
+    @property
+    def arrow(self) -> pa.Schema:
+        return pa.schema([column.arrow for column in self.columns])
+
+    @property
+    def column_names(self) -> list[str]:
+        return [column.name for column in self.columns]
+
+
+WEEK = Column("week", "DATE", "first day of the snapshot week: models saw only events before it")
+USER = Column("user_id", "VARCHAR", "user")
+
+
+def day(what: str) -> Column:
+    return Column("day", "DATE", f"UTC day of {what}")
+
+
+def share(name: str, description: str, nullable: bool = False) -> Column:
+    return Column(name, "DOUBLE", description, nullable, minimum=0.0, maximum=1.0)
+
+
+def model_table(name: str, description: str, *extra: Column, partitions: Sequence[str] = ("week",)) -> Table:
+    """A table whose rows hold a model as safetensors bytes: atomic, versioned and stored like any other table."""
+    columns = (
+        WEEK,
+        *extra,
+        Column("model", "BLOB", "parameters and settings as safetensors"),
+        Column("metrics", "VARCHAR", "training and validation figures as JSON"),
+    )
+    return Table(name, description, columns, key=("week", *(one.name for one in extra)), partitions=partitions)

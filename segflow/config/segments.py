@@ -99,7 +99,7 @@ class SegmentConfig(Section):
     dims: int = Field(16, ge=1, le=1000, description="principal components of the user vectors that are clustered")
     min_share: float = Field(0.01, ge=0, le=0.5, description="smallest share of users that a segment may hold")
     min_users: int = Field(20, ge=2, description="fewest users that a segment may hold")
-    starts: int = Field(5, ge=1, le=100, description="k-means starts of a candidate; the best is kept")
+    starts: int = Field(20, ge=1, le=100, description="k-means starts of a candidate; the best is kept")
     bootstraps: int = Field(20, ge=2, le=1000, description="resamples behind the stability of a candidate")
     bootstrap_starts: int = Field(
         2, ge=1, le=100, description="k-means starts in one resample, and on copies without structure"

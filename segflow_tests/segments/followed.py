@@ -70,11 +70,16 @@ class Seen:
 
 
 class Report(NamedTuple):
-    """When the log shows a change, and when the ledger reported it (None: never)."""
+    """When the log shows a change clearly, and when the ledger reported it (None: never)."""
 
     change: Change
     shown: int
     reported: int | None
+
+    @property
+    def in_time(self) -> bool:
+        """Whether it was reported after it happened, and at the latest when the log showed it clearly."""
+        return self.reported is not None and self.change.week < self.reported <= self.shown
 
 
 def story(seed: int, segments: int = 6, users: int = 900) -> Plant:

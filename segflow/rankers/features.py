@@ -155,6 +155,12 @@ class ItemHistory:
             log_popularity=log_popularity.astype(np.float32),
         )
 
+    def known(self, cut_us: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """User, candidate and day number of each distinct day with an item before ``cut_us``, in that order."""
+        before = self._day < cut_us // MICROSECONDS_PER_DAY - self._first_day
+        pair, count = self._pair[before], len(self.candidates)
+        return pair // count, pair % count, self._day[before].astype(np.int64)
+
     def had(self, start_us: int, end_us: int) -> Pairs:
         """The distinct candidates each user had on the days in [start, end): what a ranking should find."""
         low, high = (cut // MICROSECONDS_PER_DAY - self._first_day for cut in (start_us, end_us))

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -32,16 +33,42 @@ from segflow.rankers.features import CONTEXT_FEATURES, PAIR_FEATURES
 _AVERAGING = 0.98  # a step's share of the averaged weights fades to a third within fifty steps
 
 
+class Frozen(NamedTuple):
+    """What the global ranker found of B users over C candidates, and what somebody who adds to it may weigh anew."""
+
+    users: Tensor  # (B,) index of each user in the sequences
+    scores: Tensor  # (B, C)
+    states: Tensor  # (B, S)
+    explore: Tensor  # (B, C, E) standardized inputs of the explore head: popularity of 7 and 28 days, co-occurrence
+    hidden: Tensor  # (P, H) last hidden layer of the repeat head for each pair
+    pair_row: Tensor  # (P,)
+    pair_item: Tensor  # (P,)
+
+
+class Added(Protocol):
+    """What is added to frozen scores."""
+
+    def added(self, frozen: Frozen, item_vectors: Tensor) -> Tensor:
+        """(B, C) what to add to ``frozen.scores``; ``item_vectors`` (C, W) are those of the ranker."""
+        ...
+
+
 @dataclass(frozen=True)
 class Delta:
     """What a group of users adds to the global ranker; see ``segflow.rankers.segment_rankers``."""
 
-    down: Tensor  # (states, rank)
-    up: Tensor  # (rank, width)
-    explore: Tensor  # (3,)
-    mix: Tensor  # (2,)
-    repeat: Tensor  # (hidden,)
+    down: Tensor  # (S, rank)
+    up: Tensor  # (rank, W)
+    explore: Tensor  # (E,)
+    repeat: Tensor  # (H,)
     gate: float  # 0: the global ranker as it is; 1: the full delta
+
+    def added(self, frozen: Frozen, item_vectors: Tensor) -> Tensor:
+        """(B, C) the change of the state query and of the weights of the explore and repeat heads, gated."""
+        scores = frozen.states @ self.down @ self.up @ item_vectors.T + frozen.explore @ self.explore
+        return self.gate * scores.index_put(
+            (frozen.pair_row, frozen.pair_item), frozen.hidden @ self.repeat, accumulate=True
+        )
 
 
 class RankerNetwork(nn.Module):
@@ -66,21 +93,15 @@ class RankerNetwork(nn.Module):
         self.repeat_in = nn.Linear(inputs, hidden)
         self.repeat_out = nn.Linear(hidden, 1)
 
-    def forward(self, batch: Batch, delta: Delta | None = None) -> Tensor:
-        """(B, C) scores; with ``delta`` those of the group it belongs to."""
-        query, repeat = batch.states @ self.query, self.repeat_out.weight[0]
-        explore: Tensor = self.explore
-        mix: Tensor = self.mix
-        if delta is not None:
-            query = query + delta.gate * (batch.states @ delta.down @ delta.up)
-            explore, mix = explore + delta.gate * delta.explore, mix + delta.gate * delta.mix
-            repeat = repeat + delta.gate * delta.repeat
+    def forward(self, batch: Batch) -> Tensor:
+        """(B, C) scores."""
+        query = batch.states @ self.query
         affinity = query @ self.item_vectors.T
-        popularity = batch.log_popularity @ explore[:2]
-        scores = affinity + (popularity + self.item_bias)[batch.cut] + batch.cooccurrence * explore[2]
+        popularity = batch.log_popularity @ self.explore[:2]
+        scores = affinity + (popularity + self.item_bias)[batch.cut] + batch.cooccurrence * self.explore[2]
         row, item = batch.pair_row, batch.pair_item
-        again = self.repeat_hidden(batch) @ repeat + self.repeat_out.bias + self.repeat_bias[item]
-        again = again + mix[0] * batch.cooccurrence[row, item] + mix[1] * affinity[row, item]
+        again = self.repeat_out(self.repeat_hidden(batch))[:, 0] + self.repeat_bias[item]
+        again = again + self.mix[0] * batch.cooccurrence[row, item] + self.mix[1] * affinity[row, item]
         again = again + popularity[batch.cut[row], item]
         return scores.index_put((row, item), again)
 
@@ -122,12 +143,35 @@ class GlobalRanker:
     network: RankerNetwork
     candidate_ids: tuple[str, ...]
 
+    @property
+    def item_vectors(self) -> Tensor:
+        """(C, W) the vectors that the state query points at."""
+        return self.network.item_vectors
+
+    def frozen(self, examples: Examples, rows: npt.NDArray[np.int64]) -> Frozen:
+        """What somebody who adds to this ranker reads of the examples ``rows``, without gradients."""
+        with torch.no_grad():
+            batch = examples.batch(rows)
+            explore = torch.cat([batch.log_popularity[batch.cut], batch.cooccurrence[..., None]], dim=2)
+            return Frozen(
+                torch.from_numpy(examples.users[rows]),
+                self.network(batch),
+                batch.states,
+                explore,
+                self.network.repeat_hidden(batch),
+                batch.pair_row,
+                batch.pair_item,
+            )
+
     def score(
-        self, examples: Examples, rows: npt.NDArray[np.int64], delta: Delta | None = None
+        self, examples: Examples, rows: npt.NDArray[np.int64], deltas: Added | None = None
     ) -> npt.NDArray[np.float32]:
         """(rows, C) float32 scores of the examples ``rows``; pass a block of users at a time."""
         with torch.inference_mode():
-            return self.network(examples.batch(rows), delta).numpy()
+            if deltas is None:
+                return self.network(examples.batch(rows)).numpy()
+            frozen = self.frozen(examples, rows)
+            return (frozen.scores + deltas.added(frozen, self.item_vectors)).numpy()
 
     def to_bytes(self) -> bytes:
         """Safetensors with the candidates as metadata."""

@@ -29,6 +29,7 @@ CONFIG = RankerConfig(
     delta_steps=20,
     gate_users=20,
     cooccurrence_regularization=10,
+    neighbours=10,
 )
 
 

@@ -23,6 +23,7 @@ from segflow.rankers.scorers.fitted import SCORERS, FittedScorers
 from segflow.representation.behavior import BehaviorModel
 from segflow.representation.sequences import MICROSECONDS_PER_WEEK, EventSequences
 
+MEGABYTE = 1_000_000
 _BLOCK = 1024
 
 
@@ -137,7 +138,7 @@ def build_examples(
     everybody = np.arange(history.users)
     users = [everybody[np.diff(one.offsets) > 0] if only_with_targets else everybody for one in wanted]
     total = sum(map(len, users))
-    room = config.example_memory * 1_000_000 // (2 * len(SCORERS) * len(history.candidates))
+    room = config.example_memory * MEGABYTE // (2 * len(SCORERS) * len(history.candidates))
     if sample:
         users = _sample(users, room)
     owner = np.concatenate(users)

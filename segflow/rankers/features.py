@@ -159,8 +159,12 @@ class ItemHistory:
         self._first_visit = np.searchsorted(self._visitor, np.arange(self.users + 1))
         self._visit = np.searchsorted(visit, self._pair // len(candidates) * span + self._day)
 
-    def at(self, cut_us: int, half_life_days: float) -> Features:
-        """Features from the days before ``cut_us`` (which must be a midnight UTC)."""
+    def at(self, cut_us: int, half_life_days: float, trends: npt.NDArray[np.float32] | None = None) -> Features:
+        """Features from the days before ``cut_us`` (which must be a midnight UTC).
+
+        Args:
+            trends: those of the whole log, where this history is of a few of its users.
+        """
         if cut_us % MICROSECONDS_PER_DAY:
             raise ValueError("a cut must be a midnight UTC: features count whole days")
         cut = cut_us // MICROSECONDS_PER_DAY - self._first_day
@@ -168,7 +172,7 @@ class ItemHistory:
         pairs = Pairs(np.searchsorted(known.user, np.arange(self.users + 1)).astype(np.int64), known.item)
         visits, since = self._visits(cut)
         decayed = {h: known.sums(np.exp2(-known.age / np.float32(h))) for h in {*HALF_LIVES_DAYS, half_life_days}}
-        trends = _trends(known, len(self.candidates))
+        trends = _trends(known, len(self.candidates)) if trends is None else trends
         popular, lately = trends[known.item, _LONG], trends[known.item, _RECENT]
         values = [np.log(decayed[h] + np.float32(0.02)) for h in HALF_LIVES_DAYS]
         values += [np.log((decayed[h] + 0.05) / (visits[h][known.user] + 1)) for h in (60.0, 1000.0)]

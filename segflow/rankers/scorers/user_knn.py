@@ -51,7 +51,7 @@ class ReferenceUsers:
             offsets=np.searchsorted(owner, np.arange(len(users) + 1)).astype(np.int64),
             items=pairs.items[index].astype(np.int32),
             recent=features.values[index, _RECENCY] < np.log1p(np.float32(RECENT_DAYS)),
-            rarity=np.log(len(pairs.offsets) / np.maximum(had, 1)).astype(np.float32),
+            rarity=np.log((len(pairs.offsets) - 1) / np.maximum(had, 1)).astype(np.float32),
         )
 
     def score(

@@ -150,7 +150,8 @@ class GlobalRanker:
             tensors, values = unpack(data)
         except DamagedError as error:
             raise UserError(f"global ranker: the stored model {error}; materialize global_ranker again") from error
-        network = RankerNetwork(tensors["item_vectors"], len(tensors["query"]), len(tensors["explore_out"]))
+        sizes = (len(tensors[name]) for name in ("query", "repeat_in.bias", "explore_out"))
+        network = RankerNetwork(tensors["item_vectors"], *sizes)
         network.load_state_dict(tensors)
         return cls(network.eval(), tuple(values["candidate_ids"]))
 
@@ -178,7 +179,9 @@ def fit_global_ranker(
     if not len(training):
         raise UserError("global ranker: no user had a candidate item in the training weeks; choose a later week")
     torch.manual_seed(seed)
-    network = RankerNetwork(torch.from_numpy(item_vectors), training.states.shape[1], config.hidden)
+    network = RankerNetwork(
+        torch.from_numpy(item_vectors), training.states.shape[1], config.hidden, config.explore_hidden
+    )
     run = _run_digest(training, validation, item_vectors, config, seed) if checkpoint else ""
     _Trainer(network, training, validation, config, seed).fit(log, Checkpoint(checkpoint, run) if checkpoint else None)
     return GlobalRanker(network.eval(), candidate_ids)

@@ -35,6 +35,7 @@ Log = Callable[[int, dict[str, float]], None]
 _AVERAGING = 0.98  # a step's share of the averaged weights fades to a third within fifty steps
 _PASSES = 20  # more passes over few examples only learn them by heart
 _GRADIENT = 1.0
+_STANDARDIZED = 1_000_000  # rows of users and candidates that means and spreads are taken of
 _BLOCK = 256
 _EXPLORE = [len(SCORERS) + ITEM_FEATURES.index(f"log_buyers_{days}d") for days in (7, 28)] + [COOCCURRENCE]
 
@@ -304,11 +305,11 @@ def _losses(metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 def _standardize(network: RankerNetwork, training: Examples, batches: list[npt.NDArray[np.int64]]) -> None:
-    """Means and spreads of the training examples; those of candidates, of which there are too many, of a few batches."""
+    """Means and spreads of the training examples; those of candidates, which are many, of some."""
     network.pairs.fit(training.values)
     network.context.fit(training.context)
-    inputs = np.concatenate([training.batch(rows).inputs.flatten(0, 1).numpy() for rows in batches[:8]])
-    network.inputs.fit(inputs)
+    rows = np.concatenate(batches)[: max(1, _STANDARDIZED // training.candidates)]
+    network.inputs.fit(training.batch(rows).inputs.flatten(0, 1).numpy())
 
 
 def _run_digest(

@@ -18,7 +18,7 @@ from segflow.evaluation.metrics import CUTOFFS, METRICS, ranking_metrics, top_k
 from segflow.evaluation.verdict import Role
 from segflow.rankers.examples import Examples
 from segflow.rankers.global_ranker import Delta, GlobalRanker
-from segflow.rankers.scorers import personal_frequency, recent_popularity
+from segflow.rankers.scorers import COOCCURRENCE, personal_frequency, recent_popularity
 from segflow.rankers.segment_rankers import score_with_deltas
 from segflow.rankers.snapshot import RankingWeek
 
@@ -41,7 +41,7 @@ def simple_arms(week: RankingWeek, examples: Examples) -> list[Arm]:
     return [
         Arm("popularity", "baseline", lambda rows: recent_popularity(features, examples.users[rows])),
         Arm("personal_frequency", "baseline", lambda rows: personal_frequency(features, examples.users[rows])),
-        Arm("cooccurrence", "baseline", lambda rows: examples.cooccurrence[rows].astype(np.float32)),
+        Arm("cooccurrence", "baseline", lambda rows: examples.scores(rows)[:, :, COOCCURRENCE].astype(np.float32)),
     ]
 
 

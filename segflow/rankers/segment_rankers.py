@@ -47,29 +47,24 @@ def _train(
         down=torch.randn(states, config.delta_rank, generator=generator) / states**0.5,
         up=torch.zeros(config.delta_rank, width),
         explore=torch.zeros(3),
-        mix=torch.zeros(2),
         repeat=torch.zeros(hidden),
         gate=users / (users + config.gate_users) if users else 0.0,
     )
     if not users:
         return delta
-    weights = [delta.down, delta.up, delta.explore, delta.mix, delta.repeat]
+    weights = [delta.down, delta.up, delta.explore, delta.repeat]
     for weight in weights:
         weight.requires_grad_(True)
-    frozen = [weight for weight in network.parameters() if weight.requires_grad]
-    for weight in frozen:
-        weight.requires_grad_(False)
     optimizer = torch.optim.AdamW(weights, lr=config.delta_learning_rate, weight_decay=config.delta_weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_at(step, config.delta_steps))
     for batch_rows in shuffled(rows, config, seed, config.delta_steps):
-        batch = training.batch(batch_rows)
-        loss = ranking_loss(network(batch, delta), batch, config.new_item_weight)
+        batch, frozen = training.batch(batch_rows), ranker.frozen(training, batch_rows)
+        scores = frozen.scores + delta.added(frozen, ranker.item_vectors)
+        loss = ranking_loss(scores, batch, config.new_item_weight)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
-    for weight in frozen:
-        weight.requires_grad_(True)
     for weight in weights:
         weight.requires_grad_(False)
     return delta
@@ -93,7 +88,7 @@ def score_with_deltas(
 
 def delta_to_bytes(delta: Delta) -> bytes:
     """Safetensors of one group's delta."""
-    tensors = {name: getattr(delta, name).contiguous() for name in ("down", "up", "explore", "mix", "repeat")}
+    tensors = {name: getattr(delta, name).contiguous() for name in ("down", "up", "explore", "repeat")}
     return save_tensors(tensors | {"gate": torch.tensor(delta.gate, dtype=torch.float64)})
 
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from segflow.rankers.global_ranker import Frozen
+from segflow.rankers.losses import entries_of
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,20 @@ class Membership:
         return functional.one_hot(group.clamp(min=0), groups) * share[:, None]
 
 
+def taken(frozen: Frozen, rows: Tensor) -> Frozen:
+    """What the global ranker found of the users in ``rows`` of ``frozen`` alone."""
+    pairs, pair_row = entries_of(rows, frozen.pair_row, len(frozen.users))
+    return Frozen(
+        users=frozen.users[rows],
+        scores=frozen.scores[rows],
+        states=frozen.states[rows],
+        explore=frozen.explore[rows],
+        hidden=frozen.hidden[pairs],
+        pair_row=pair_row,
+        pair_item=frozen.pair_item[pairs],
+    )
+
+
 @dataclass(frozen=True)
 class Deltas:
     """Deltas of G groups: S numbers in a state, W in an item vector, E explore inputs, H hidden units, C candidates."""
@@ -90,6 +105,10 @@ class Deltas:
         again = ((frozen.hidden @ self.repeat.T) * weights[frozen.pair_row]).sum(1)
         pair = frozen.pair_row * added.shape[1] + frozen.pair_item
         return added.flatten().index_add(0, pair, again).view_as(added)
+
+    def copy(self) -> Deltas:
+        """The same numbers in tensors of their own."""
+        return Deltas(*(getattr(self, field.name).clone() for field in fields(self)))
 
     def only(self, group: int) -> Deltas:
         """The stack of one group."""

@@ -26,14 +26,24 @@ class RowLosses:
         asked: (B, 2) float32: 1 where something is wanted, of all items and of those new to the user.
     """
 
-    def __init__(self, batch: Batch, candidates: int) -> None:
-        self._row, self._item = batch.target_row, batch.target_item
-        self._new = torch.ones(len(batch.states), candidates)
-        self._new[batch.pair_row, batch.pair_item] = 0
-        counted = torch.stack([torch.ones(len(self._row)), self._new[self._row, self._item]], dim=1)
-        wanted = torch.zeros(len(self._new), 2).index_add(0, self._row, counted)
+    def __init__(self, new: Tensor, row: Tensor, item: Tensor) -> None:
+        self._new, self._row, self._item = new, row, item
+        counted = torch.stack([torch.ones(len(row)), new[row, item]], dim=1)
+        wanted = torch.zeros(len(new), 2).index_add(0, row, counted)
         self.asked = wanted.clamp(max=1)
-        self._shares = counted / wanted.clamp(min=1)[self._row]
+        self._shares = counted / wanted.clamp(min=1)[row]
+
+    @classmethod
+    def of(cls, batch: Batch, candidates: int) -> RowLosses:
+        """The losses of all examples of ``batch``."""
+        new = torch.ones(len(batch.states), candidates)
+        new[batch.pair_row, batch.pair_item] = 0
+        return cls(new, batch.target_row, batch.target_item)
+
+    def take(self, rows: Tensor) -> RowLosses:
+        """Those of the examples ``rows`` alone."""
+        wanted, row = entries_of(rows, self._row, len(self._new))
+        return RowLosses(self._new[rows], row, self._item[wanted])
 
     def __call__(self, scores: Tensor) -> Tensor:
         """(B, 2) softmax loss of each example's wanted items against its unwanted ones, of all items and of new ones.
@@ -42,6 +52,13 @@ class RowLosses:
         """
         losses: Tensor = _RowLosses.apply(scores, self._new, self._shares, self._row, self._item)
         return losses
+
+
+def entries_of(rows: Tensor, owner: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Indices of the entries whose ``owner``, one of ``size`` rows, is among ``rows``, and its place there."""
+    place = torch.full((size,), -1).index_put((rows,), torch.arange(len(rows)))[owner]
+    found = torch.nonzero(place >= 0)[:, 0]
+    return found, place[found]
 
 
 class _RowLosses(torch.autograd.Function):

@@ -3,7 +3,7 @@
 An arm is a division of the users into groups: the segments, or a control (everybody, random groups). All arms see the same
 examples in the same steps, so the global network runs once for all of them. A group's loss is the mean over its own users,
 weighted by how surely they belong to it, and losses are summed over groups. Since AdamW treats every number by itself
-(Loshchilov & Hutter 2019), a group trained with others is the group trained alone, within rounding.
+(Loshchilov & Hutter 2019), a group trained with others is the group trained alone.
 
 A gate says how much of a delta is used. It is chosen on the snapshot week, which no delta learns from, toward the global
 ranker: the smallest that is within one standard error of the best (Breiman et al. 1984), none unless the best gain is
@@ -24,9 +24,9 @@ import torch
 from torch import Tensor
 
 from segflow.config import RankerConfig
-from segflow.rankers.deltas import Deltas, Membership
+from segflow.rankers.deltas import Deltas, Membership, taken
 from segflow.rankers.examples import Examples
-from segflow.rankers.global_ranker import GlobalRanker, learning_rate_at
+from segflow.rankers.global_ranker import Frozen, GlobalRanker, learning_rate_at
 from segflow.rankers.losses import RowLosses
 
 GATES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -51,24 +51,40 @@ def train_deltas(
     ranker: GlobalRanker, training: Examples, arms: Sequence[Membership], config: RankerConfig, seed: int
 ) -> list[Deltas]:
     """The deltas of each arm's groups, with gates of one. A group without an example keeps a delta that adds nothing."""
-    deltas = [_nothing(ranker, training, arm.groups, config, seed) for arm in arms]
-    weights = [getattr(one, name).requires_grad_() for one in deltas for name in _WEIGHTS]
+    start = _nothing(ranker, training, config, seed)
+    deltas = [[start.copy() for _ in range(arm.groups)] for arm in arms]
+    groups = [
+        (one, torch.where(arm.group == code, arm.share, 0.0))
+        for arm, of_arm in zip(arms, deltas, strict=True)
+        for code, one in enumerate(of_arm)
+    ]
+    weights = [getattr(one, name).requires_grad_() for one, _ in groups for name in _WEIGHTS]
     optimizer = torch.optim.AdamW(weights, lr=config.delta_learning_rate, weight_decay=config.delta_weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_at(step, config.delta_steps))
     for rows in _slots(len(training), config, seed):
-        frozen, judge = ranker.frozen(training, rows), RowLosses(training.batch(rows), training.candidates)
+        frozen = ranker.frozen(training, rows)
+        losses = RowLosses.of(training.batch(rows), training.candidates)
         optimizer.zero_grad()
-        for one, arm in zip(deltas, arms, strict=True):
-            members = arm.weights(frozen.users, len(one))
-            # A delta is learned at full strength; how surely a user belongs decides how much the user counts.
-            scores = frozen.scores + one.added(frozen, ranker.item_vectors, (members > 0).float())
-            losses = judge(scores) * scores.new_tensor([1.0, config.new_item_weight])
-            _group_means(losses, judge.asked, members).sum().backward()
+        for one, share in groups:
+            # Sums over the group's own rows alone: to the last bit, they do not depend on which groups are trained.
+            own = torch.nonzero(share[frozen.users] > 0)[:, 0]
+            if len(own):
+                _mean_loss(ranker, one, taken(frozen, own), losses.take(own), share, config.new_item_weight).backward()
         optimizer.step()
         schedule.step()
     for weight in weights:
         weight.requires_grad_(False)
-    return deltas
+    return [Deltas.stacked(of_arm) for of_arm in deltas]
+
+
+def _mean_loss(
+    ranker: GlobalRanker, delta: Deltas, frozen: Frozen, losses: RowLosses, share: Tensor, new_weight: float
+) -> Tensor:
+    """The mean over a group's users, weighted by how surely they belong; the delta is learned at full strength."""
+    scores = frozen.scores + delta.added(frozen, ranker.item_vectors, torch.ones(len(frozen.users), 1))
+    weights = share[frozen.users] @ losses.asked
+    means = (share[frozen.users] @ losses(scores)) / weights.clamp(min=1e-9)
+    return means @ means.new_tensor([1.0, new_weight])
 
 
 def gated(
@@ -83,7 +99,7 @@ def gated(
     losses: list[list[Tensor]] = [[] for _ in arms]
     for start in range(0, len(validation), _BLOCK):
         rows = np.arange(start, min(start + _BLOCK, len(validation)))
-        frozen, judge = ranker.frozen(validation, rows), RowLosses(validation.batch(rows), validation.candidates)
+        frozen, judge = ranker.frozen(validation, rows), RowLosses.of(validation.batch(rows), validation.candidates)
         for found, one, arm in zip(losses, deltas, arms, strict=True):
             added = one.added(frozen, ranker.item_vectors, arm.weights(frozen.users, len(one)))
             of_gate = torch.stack([judge(frozen.scores + gate * added) for gate in GATES])
@@ -118,22 +134,16 @@ def _slots(examples: int, config: RankerConfig, seed: int) -> Iterator[npt.NDArr
                 yield np.sort(rows)
 
 
-def _group_means(losses: Tensor, asked: Tensor, members: Tensor) -> Tensor:
-    """(G,) sum over tasks of the mean of (B, 2) ``losses`` over those ``asked``, weighted by ``members`` (B, G)."""
-    return ((members.T @ losses) / (members.T @ asked).clamp(min=1e-9)).sum(1)
-
-
-def _nothing(ranker: GlobalRanker, training: Examples, groups: int, config: RankerConfig, seed: int) -> Deltas:
-    """Deltas that add nothing yet; the same start for every group."""
+def _nothing(ranker: GlobalRanker, training: Examples, config: RankerConfig, seed: int) -> Deltas:
+    """The delta that adds nothing yet, the same start for every group."""
     candidates, width = ranker.item_vectors.shape
     example = ranker.frozen(training, np.arange(1))
     states = example.states.shape[1]
-    down = torch.randn(states, config.delta_rank, generator=torch.Generator().manual_seed(seed)) / states**0.5
     return Deltas(
-        down=down.repeat(groups, 1, 1),
-        up=torch.zeros(groups, config.delta_rank, width),
-        bias=torch.zeros(groups, candidates),
-        explore=torch.zeros(groups, example.explore.shape[2]),
-        repeat=torch.zeros(groups, example.hidden.shape[1]),
-        gate=torch.ones(groups),
+        down=torch.randn(1, states, config.delta_rank, generator=torch.Generator().manual_seed(seed)) / states**0.5,
+        up=torch.zeros(1, config.delta_rank, width),
+        bias=torch.zeros(1, candidates),
+        explore=torch.zeros(1, example.explore.shape[2]),
+        repeat=torch.zeros(1, example.hidden.shape[1]),
+        gate=torch.ones(1),
     )

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 # This package is the one door to what stands in its modules.
 from segflow.config.base import Section, did_you_mean
+from segflow.config.rankers import RankerConfig
 from segflow.config.representation import (
     AdaptationConfig,
     BehaviorConfig,
@@ -36,34 +37,6 @@ from segflow.config.source import (
     SourceConfig,
     UserSource,
 )
-
-
-class RankerConfig(Section):
-    """The global ranker and the segment rankers."""
-
-    minimum_item_events: int = Field(20, ge=1, description="events before the snapshot that make an item a candidate")
-    minimum_item_users: int = Field(5, ge=1, description="users before the snapshot that make an item a candidate")
-    half_life_days: float = Field(120.0, gt=0, description="age at which a day with the item counts half, in days")
-    cooccurrence_items: int = Field(2000, ge=1, le=20_000, description="most items in the co-occurrence model")
-    cooccurrence_regularization: float = Field(300.0, gt=0, description="ridge of the co-occurrence model")
-    training_weeks: int = Field(8, ge=1, le=52, description="weeks before the snapshot whose items are learned from")
-    hidden: int = Field(32, ge=4, le=256, description="hidden units of the repeat network")
-    steps: int = Field(500, ge=1, description="training steps of the global ranker")
-    batch_users: int = Field(128, ge=8, description="users in one training step")
-    check_every: int = Field(100, ge=1, description="steps between two looks at the validation week")
-    learning_rate: float = Field(0.02, gt=0, le=1, description="peak learning rate of AdamW")
-    weight_decay: float = Field(0.01, ge=0, description="weight decay of biases and state query")
-    new_item_weight: float = Field(0.3, ge=0, description="weight of the loss over items new to the user")
-    delta_rank: int = Field(4, ge=1, le=64, description="rank of a segment's change of the state query")
-    delta_steps: int = Field(60, ge=1, description="training steps of all segments and control groups together")
-    delta_passes: int = Field(2, ge=1, description="times that these steps go through all training examples")
-    delta_learning_rate: float = Field(0.002, gt=0, le=1, description="learning rate of a segment's delta")
-    delta_weight_decay: float = Field(0.1, ge=0, description="weight decay of a segment's delta")
-    placebos: int = Field(3, ge=1, le=50, description="placebo segmentations: random groups of the segments' sizes")
-    recommendations: int = Field(20, ge=1, le=1000, description="items recommended to each user")
-    gate_users: float = Field(
-        200.0, ge=0, description="users at which half of the gate is left that the validation week chose"
-    )
 
 
 class EvaluationConfig(Section):

@@ -19,7 +19,7 @@ from segflow.evaluation.verdict import Role
 from segflow.rankers.deltas import Grouped
 from segflow.rankers.examples import Examples
 from segflow.rankers.global_ranker import GlobalRanker
-from segflow.rankers.scorers import personal_frequency, recent_popularity
+from segflow.rankers.scorers import COOCCURRENCE, personal_frequency, recent_popularity
 from segflow.rankers.snapshot import RankingWeek
 
 Score = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]]
@@ -41,7 +41,7 @@ def simple_arms(week: RankingWeek, examples: Examples) -> list[Arm]:
     return [
         Arm("popularity", "baseline", lambda rows: recent_popularity(features, examples.users[rows])),
         Arm("personal_frequency", "baseline", lambda rows: personal_frequency(features, examples.users[rows])),
-        Arm("cooccurrence", "baseline", lambda rows: examples.cooccurrence[rows].astype(np.float32)),
+        Arm("cooccurrence", "baseline", lambda rows: examples.scores(rows)[:, :, COOCCURRENCE].astype(np.float32)),
     ]
 
 

@@ -2,12 +2,14 @@
 
 Lives here: the cut schedule, the cached arrays and the mini-batches made from them. Does not live here: the rankers.
 
-The backbone is frozen, so its states are part of the cache: no ranker, segment or control arm runs it again.
+The backbone is frozen, so its states are part of the cache: no ranker, segment or control arm runs it again. What the
+simple scorers say is cached too, within a limit of memory: of training examples beyond it a sample is left, and where all
+users are wanted, scores are made again whenever they are asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,10 +18,13 @@ import torch
 from torch import Tensor
 
 from segflow.config import RankerConfig
-from segflow.rankers.features import Features, ItemHistory, Pairs
-from segflow.rankers.scorers import cooccurrence, fit_cooccurrence
+from segflow.rankers.features import ITEM_FEATURES, Features, ItemHistory, Pairs
+from segflow.rankers.scorers.fitted import SCORERS, FittedScorers
 from segflow.representation.behavior import BehaviorModel
 from segflow.representation.sequences import MICROSECONDS_PER_WEEK, EventSequences
+
+MEGABYTE = 1_000_000
+_BLOCK = 1024
 
 
 @dataclass(frozen=True)
@@ -27,30 +32,57 @@ class Batch:
     """Tensors of B examples over C candidates; P pairs are the items these users already had."""
 
     states: Tensor  # (B, width + 1)
-    context: Tensor  # (B, K)
-    cooccurrence: Tensor  # (B, C)
-    log_popularity: Tensor  # (cuts, C, 2)
-    cut: Tensor  # (B,) row of log_popularity
+    context: Tensor  # (B, len(CONTEXT_FEATURES))
+    inputs: Tensor  # (B, C, len(SCORERS) + len(ITEM_FEATURES)) what is known of every candidate
     pair_row: Tensor  # (P,)
     pair_item: Tensor  # (P,)
-    pair_values: Tensor  # (P, F)
+    pair_values: Tensor  # (P, len(PAIR_FEATURES))
     target_row: Tensor  # (T,)
     target_item: Tensor  # (T,)
 
 
 @dataclass(frozen=True)
+class LazyScores:
+    """What the scorers say of ``users`` (E,) at ``cut`` (E,), made whenever it is asked for."""
+
+    fitted: Sequence[FittedScorers]
+    features: Sequence[Features]
+    users: npt.NDArray[np.int64]
+    cut: npt.NDArray[np.int64]
+
+    def __call__(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
+        """(rows, C, len(SCORERS))."""
+        found = np.empty((len(rows), len(self.features[0].popularity), len(SCORERS)), np.float16)
+        for cut in np.unique(self.cut[rows]):
+            here = np.flatnonzero(self.cut[rows] == cut)
+            found[here] = self.fitted[cut].score(self.features[cut], self.users[rows[here]])
+        return found
+
+
+@dataclass(frozen=True)
 class Examples:
-    """E examples in a fixed order; ``users`` index the sequences, ``cut`` the rows of ``log_popularity``."""
+    """E examples in a fixed order; ``users`` index the sequences, ``cut`` the rows of ``trends``.
+
+    Attributes:
+        states: (E, width + 1) float32 of the backbone.
+        context: (E, len(CONTEXT_FEATURES)) float32.
+        scores: rows -> (rows, C, len(SCORERS)) float16, what the simple scorers say.
+        trends: (cuts, C, len(ITEM_FEATURES)) float32.
+        had: what each user already had, with ``values`` (P, len(PAIR_FEATURES)) float32.
+        wanted: what each user had in the week after the cut.
+        left_out: examples that there was no memory for.
+    """
 
     users: npt.NDArray[np.int64]
     cut: npt.NDArray[np.int64]
     states: npt.NDArray[np.float32]
     context: npt.NDArray[np.float32]
-    cooccurrence: npt.NDArray[np.float16]
-    log_popularity: npt.NDArray[np.float32]
+    scores: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float16]]
+    trends: npt.NDArray[np.float32]
     had: Pairs
     values: npt.NDArray[np.float32]
     wanted: Pairs
+    left_out: int = 0
 
     def __len__(self) -> int:
         return len(self.users)
@@ -58,18 +90,19 @@ class Examples:
     @property
     def candidates(self) -> int:
         """Number of candidate items."""
-        return self.log_popularity.shape[1]
+        return self.trends.shape[1]
 
     def batch(self, rows: npt.NDArray[np.int64]) -> Batch:
         """The examples ``rows`` as tensors."""
         pair, pair_row = self.had.take(rows)
         target, target_row = self.wanted.take(rows)
+        inputs = np.empty((len(rows), self.candidates, len(SCORERS) + len(ITEM_FEATURES)), np.float32)
+        inputs[:, :, : len(SCORERS)] = self.scores(rows)
+        inputs[:, :, len(SCORERS) :] = self.trends[self.cut[rows]]
         return Batch(
             states=torch.from_numpy(self.states[rows]),
             context=torch.from_numpy(self.context[rows]),
-            cooccurrence=torch.from_numpy(self.cooccurrence[rows].astype(np.float32)),
-            log_popularity=torch.from_numpy(self.log_popularity),
-            cut=torch.from_numpy(self.cut[rows]),
+            inputs=torch.from_numpy(inputs),
             pair_row=torch.from_numpy(pair_row),
             pair_item=torch.from_numpy(self.had.items[pair]),
             pair_values=torch.from_numpy(self.values[pair]),
@@ -87,47 +120,68 @@ def build_examples(
     sequences: EventSequences,
     history: ItemHistory,
     backbone: BehaviorModel,
-    cuts: Iterable[int],
+    cuts: Sequence[int],
     config: RankerConfig,
     *,
     only_with_targets: bool = True,
+    sample: bool = False,
 ) -> Examples:
-    """Examples of all users at each cut: features from before the cut, targets from the week after it.
+    """Examples of the users at each cut: features from before the cut, targets from the week after it.
 
-    With ``only_with_targets`` users without a target are left out (they teach and test nothing); without it every user
-    is there, in order, for scoring.
+    Args:
+        only_with_targets: leave out users without a target: they teach and test nothing. Else every user is there, in order.
+        sample: leave out a random part if what the scorers say of all needs more than `rankers.example_memory`. Without it
+            every example is there, and scores that need more are not kept.
     """
-    cuts = list(cuts)
-    parts = [_at_cut(history, cut, config, only_with_targets) for cut in cuts]
-    users = np.concatenate([users for users, *_ in parts])
-    when = np.repeat(np.arange(len(cuts)), [len(users) for users, *_ in parts])
-    had, pair = _stack([features.pairs for _, features, _, _ in parts], [users for users, *_ in parts])
-    wanted, _ = _stack([wanted for *_, wanted in parts], [users for users, *_ in parts])
+    features = [history.at(cut, config.half_life_days) for cut in cuts]
+    wanted = [history.had(cut, cut + MICROSECONDS_PER_WEEK) for cut in cuts]
+    everybody = np.arange(history.users)
+    users = [everybody[np.diff(one.offsets) > 0] if only_with_targets else everybody for one in wanted]
+    total = sum(map(len, users))
+    room = config.example_memory * MEGABYTE // (2 * len(SCORERS) * len(history.candidates))
+    if sample:
+        users = _sample(users, room)
+    owner = np.concatenate(users)
+    when = np.repeat(np.arange(len(cuts)), [len(part) for part in users])
+    had, pair = _stack([one.pairs for one in features], users)
+    scores: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float16]]
+    if len(owner) <= room:
+        kept = np.concatenate([_scores(one, part, config) for one, part in zip(features, users, strict=True)])
+        scores = kept.__getitem__
+    else:
+        scores = LazyScores([FittedScorers.of(one, config) for one in features], features, owner, when)
     return Examples(
-        users=users,
+        users=owner,
         cut=when,
-        states=backbone.states(sequences, np.asarray(cuts, np.int64)[when], users, "last"),
-        context=np.concatenate([features.context[users] for users, features, _, _ in parts]),
-        cooccurrence=np.concatenate([scores for _, _, scores, _ in parts]),
-        log_popularity=np.stack([features.log_popularity for _, features, _, _ in parts]),
+        states=backbone.states(sequences, np.asarray(cuts, np.int64)[when], owner, "last"),
+        context=np.concatenate([one.context[part] for one, part in zip(features, users, strict=True)]),
+        scores=scores,
+        trends=np.stack([one.trends for one in features]),
         had=had,
-        values=np.concatenate([f.values[index] for (_, f, _, _), index in zip(parts, pair, strict=True)]),
-        wanted=wanted,
+        values=np.concatenate([one.values[index] for one, index in zip(features, pair, strict=True)]),
+        wanted=_stack(wanted, users)[0],
+        left_out=total - len(owner),
     )
 
 
-def _at_cut(
-    history: ItemHistory, cut: int, config: RankerConfig, only_with_targets: bool
-) -> tuple[npt.NDArray[np.int64], Features, npt.NDArray[np.float16], Pairs]:
-    features = history.at(cut, config.half_life_days)
-    wanted = history.had(cut, cut + MICROSECONDS_PER_WEEK)
-    users = np.arange(history.users)
-    if only_with_targets:
-        users = users[np.diff(wanted.offsets) > 0]
-    weights = fit_cooccurrence(features, config.cooccurrence_regularization, config.cooccurrence_items)
-    blocks = [cooccurrence(features, weights, users[k : k + 1024]) for k in range(0, len(users), 1024)]
-    empty = np.zeros((0, len(history.candidates)), np.float32)
-    return users, features, np.concatenate([empty, *blocks]).astype(np.float16), wanted
+def _scores(features: Features, users: npt.NDArray[np.int64], config: RankerConfig) -> npt.NDArray[np.float16]:
+    """(users, C, len(SCORERS)) a block at a time: only the half precision is ever there as a whole."""
+    fitted = FittedScorers.of(features, config)
+    found = np.empty((len(users), len(features.popularity), len(SCORERS)), np.float16)
+    for start in range(0, len(users), _BLOCK):
+        found[start : start + _BLOCK] = fitted.score(features, users[start : start + _BLOCK])
+    return found
+
+
+def _sample(users: list[npt.NDArray[np.int64]], room: int) -> list[npt.NDArray[np.int64]]:
+    """At most ``room`` of all, each as likely as any other; the same ones for every seed of a training."""
+    total = sum(map(len, users))
+    if total <= room:
+        return users
+    kept = np.zeros(total, bool)
+    kept[np.random.default_rng(0).choice(total, room, replace=False)] = True
+    parts = np.split(kept, np.cumsum([len(part) for part in users])[:-1])
+    return [part[chosen] for part, chosen in zip(users, parts, strict=True)]
 
 
 def _stack(parts: list[Pairs], rows: list[npt.NDArray[np.int64]]) -> tuple[Pairs, list[npt.NDArray[np.int64]]]:

@@ -1,7 +1,7 @@
-"""What a user's own history says about each candidate item at a cut in time.
+"""What a user's own history says about each candidate item at a cut in time, and what everybody's says about the item.
 
-Lives here: the candidates, the history of (user, item, day), and the features of every pair a user already had.
-Does not live here: anything learned from data.
+Lives here: the candidates, the history of (user, item, day), the features of every pair a user already had, and the trends
+of items. Does not live here: anything learned from data.
 
 A day counts once: ten lines of one item on one day say no more about next week than one line does. On grocery data this
 alone lifts personal frequency by about 0.03 NDCG@10.
@@ -18,6 +18,8 @@ from segflow.errors import UserError
 from segflow.representation.sequences import MICROSECONDS_PER_DAY, EventSequences
 
 HALF_LIVES_DAYS = (7.0, 21.0, 60.0, 180.0, 1000.0)
+LAST_VISITS = (1, 3, 6, 12, 25)
+TREND_DAYS = (3, 7, 14, 28)
 PAIR_FEATURES = (
     *(f"log_count_{half_life:g}d" for half_life in HALF_LIVES_DAYS),
     "log_rate_60d",
@@ -27,10 +29,25 @@ PAIR_FEATURES = (
     "repeated",
     "log_popularity",
     "log_trend",
+    "log_visits_since",
+    *(f"share_of_last_{visits}_visits" for visits in LAST_VISITS),
+    "log_days_since_first",
+    "log_interval_mean",
+    "log_interval_deviation",
+    "log_interval_last",
 )
+"""Of an item that a user had. Counts are of days with it, decayed by half-life in days; a rate is a count by that of the
+user's visits (days with any event). Due: days since the last one over the mean interval. Visits since: days with any event
+after the last one with the item. Share of the last visits: those with the item. Intervals are of days between two days with
+the item, zero where there is one only. Popularity and trend are those of the item."""
+ITEM_FEATURES = (
+    *(f"log_{who}_{days}d" for days in TREND_DAYS for who in ("buyers", "first_buyers")),
+    "log_buyers_ever",
+)
+"""Of an item: users who had it in the last days, and users who had it for the first time, each as users a week."""
 CONTEXT_FEATURES = ("log_visits_21d", "log_visits", "log_days_since_visit", "log_distinct_items")
-_RECENT_DAYS = 7
-_LONG_DAYS = 28
+_POPULAR_DAYS = 7
+_RECENT, _LONG = (ITEM_FEATURES.index(f"log_buyers_{days}d") for days in (_POPULAR_DAYS, 28))
 
 
 def candidate_items(
@@ -89,7 +106,7 @@ class Features:
         frequency: (P,) float32, days with the item, decayed by the personal half-life.
         context: (U, len(CONTEXT_FEATURES)) float32.
         popularity: (C,) float32, users who had the item in the last seven days.
-        log_popularity: (C, 2) float32, log of the last seven days' and of the last 28 days' weekly users.
+        trends: (C, len(ITEM_FEATURES)) float32.
     """
 
     pairs: Pairs
@@ -97,7 +114,29 @@ class Features:
     frequency: npt.NDArray[np.float32]
     context: npt.NDArray[np.float32]
     popularity: npt.NDArray[np.float32]
-    log_popularity: npt.NDArray[np.float32]
+    trends: npt.NDArray[np.float32]
+
+    @property
+    def log_popularity(self) -> npt.NDArray[np.float32]:
+        """(C, 2) float32, log of the weekly users of the last seven and of the last 28 days."""
+        return self.trends[:, [_RECENT, _LONG]]
+
+
+@dataclass(frozen=True)
+class _Known:
+    """The days before a cut on which users had items: rows ordered by pair, then by day; pair p owns starts[p]..stops[p]."""
+
+    user: npt.NDArray[np.int64]  # (P,)
+    item: npt.NDArray[np.int64]  # (P,)
+    starts: npt.NDArray[np.int64]  # (P,) the oldest day of each pair
+    stops: npt.NDArray[np.int64]  # (P,) the latest, inclusive
+    day: npt.NDArray[np.int32]  # (R,)
+    age: npt.NDArray[np.float32]  # (R,) days before the cut, counted from the middle of the day
+    visits_since: npt.NDArray[np.int64]  # (R,) later days on which the user had anything
+
+    def sums(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """(P,) sum over the days of each pair."""
+        return np.add.reduceat(values, self.starts) if len(self.starts) else values
 
 
 class ItemHistory:
@@ -117,33 +156,28 @@ class ItemHistory:
         self._pair, self._day = key // span, (key % span).astype(np.int32)
         visit = np.unique(owner * span + day - self._first_day)
         self._visitor, self._visit_day = visit // span, (visit % span).astype(np.int32)
+        self._first_visit = np.searchsorted(self._visitor, np.arange(self.users + 1))
+        self._visit = np.searchsorted(visit, self._pair // len(candidates) * span + self._day)
 
-    def at(self, cut_us: int, half_life_days: float) -> Features:
-        """Features from the days before ``cut_us`` (which must be a midnight UTC)."""
+    def at(self, cut_us: int, half_life_days: float, trends: npt.NDArray[np.float32] | None = None) -> Features:
+        """Features from the days before ``cut_us`` (which must be a midnight UTC).
+
+        Args:
+            trends: those of the whole log, where this history is of a few of its users.
+        """
         if cut_us % MICROSECONDS_PER_DAY:
             raise ValueError("a cut must be a midnight UTC: features count whole days")
         cut = cut_us // MICROSECONDS_PER_DAY - self._first_day
-        known = self._day < cut
-        pair, age = self._pair[known], (cut - self._day[known] - 0.5).astype(np.float32)
-        starts = np.flatnonzero(np.diff(pair, prepend=-1))
-        count = len(self.candidates)
-        user, item = pair[starts] // count, pair[starts] % count
-        pairs = Pairs(np.searchsorted(user, np.arange(self.users + 1)).astype(np.int64), item)
+        known = self._known(cut)
+        pairs = Pairs(np.searchsorted(known.user, np.arange(self.users + 1)).astype(np.int64), known.item)
         visits, since = self._visits(cut)
-        decayed = {h: _sums(np.exp2(-age / np.float32(h)), starts) for h in {*HALF_LIVES_DAYS, half_life_days}}
-        recent = self._buyers(pair, age, _RECENT_DAYS)
-        weekly = self._buyers(pair, age, _LONG_DAYS) * (_RECENT_DAYS / _LONG_DAYS)
-        log_popularity = np.log1p(np.stack([recent, weekly], axis=1))
-        # Rows of a pair are in time order: its first row is the oldest day, its last row the latest.
-        stops = np.append(starts[1:], len(pair)) - 1
-        oldest, latest = (age[starts], age[stops]) if len(starts) else (age, age)
-        times = stops - starts + 1
-        interval = (oldest - latest) / np.maximum(times - 1, 1)
-        due = np.where(times > 1, np.log((latest + 1) / (interval + 1)), 0)
+        decayed = {h: known.sums(np.exp2(-known.age / np.float32(h))) for h in {*HALF_LIVES_DAYS, half_life_days}}
+        trends = _trends(known, len(self.candidates)) if trends is None else trends
+        popular, lately = trends[known.item, _LONG], trends[known.item, _RECENT]
         values = [np.log(decayed[h] + np.float32(0.02)) for h in HALF_LIVES_DAYS]
-        values += [np.log((decayed[h] + 0.05) / (visits[h][user] + 1)) for h in (60.0, 1000.0)]
-        values += [np.log1p(latest), due, times > 1, log_popularity[item, 1]]
-        values += [log_popularity[item, 0] - log_popularity[item, 1]]
+        values += [np.log((decayed[h] + 0.05) / (visits[h][known.user] + 1)) for h in (60.0, 1000.0)]
+        rhythm = _rhythm(known)
+        values += [*rhythm[:3], popular, lately - popular, *rhythm[3:]]
         distinct = np.diff(pairs.offsets)
         context = [np.log1p(visits[21.0]), np.log1p(visits[1000.0]), np.log1p(since), np.log1p(distinct)]
         return Features(
@@ -151,8 +185,10 @@ class ItemHistory:
             values=np.stack(values, axis=1).astype(np.float32),
             frequency=decayed[half_life_days].astype(np.float32),
             context=np.stack(context, axis=1).astype(np.float32),
-            popularity=recent.astype(np.float32),
-            log_popularity=log_popularity.astype(np.float32),
+            popularity=np.bincount(
+                known.item[known.age[known.stops] < _POPULAR_DAYS], minlength=len(self.candidates)
+            ).astype(np.float32),
+            trends=trends,
         )
 
     def known(self, cut_us: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -177,11 +213,47 @@ class ItemHistory:
         np.minimum.at(since, user, age)
         return decayed, since
 
-    def _buyers(self, pair: npt.NDArray[np.int64], age: npt.NDArray[np.float32], days: int) -> npt.NDArray:
-        """(C,) users who had the item within the last ``days`` days."""
-        recent = np.unique(pair[age < days])
-        return np.bincount(recent % len(self.candidates), minlength=len(self.candidates)).astype(np.float32)
+    def _known(self, cut: int) -> _Known:
+        before = self._day < cut
+        pair, day = self._pair[before], self._day[before]
+        starts = np.flatnonzero(np.diff(pair, prepend=-1))
+        user = pair // len(self.candidates)
+        visits = np.bincount(self._visitor[self._visit_day < cut], minlength=self.users)
+        return _Known(
+            user=user[starts],
+            item=pair[starts] % len(self.candidates),
+            starts=starts,
+            stops=np.append(starts[1:], len(pair))[: len(starts)] - 1,
+            day=day,
+            age=(cut - day - 0.5).astype(np.float32),
+            visits_since=(self._first_visit[:-1] + visits)[user] - 1 - self._visit[before],
+        )
 
 
-def _sums(values: npt.NDArray[np.float32], starts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    return np.add.reduceat(values, starts) if len(starts) else values
+def _rhythm(known: _Known) -> list[npt.NDArray]:
+    """Columns (P,): recency, due, repeated, visits since, shares of the last visits, first day, and the three intervals."""
+    starts, stops = known.starts, known.stops
+    oldest, latest = known.age[starts], known.age[stops]
+    again = stops - starts
+    interval = (oldest - latest) / np.maximum(again, 1)
+    due = np.where(again > 0, np.log((latest + 1) / (interval + 1)), 0)
+    gaps = np.diff(known.day, prepend=0).astype(np.float32)
+    gaps[starts] = 0
+    variance = known.sums(gaps**2) / np.maximum(again, 1) - interval**2
+    shares = [known.sums((known.visits_since < last).astype(np.float32)) / last for last in LAST_VISITS]
+    intervals = [interval, np.sqrt(np.maximum(variance, 0)), gaps[stops]]
+    return [
+        *(np.log1p(latest), due, again > 0, np.log1p(known.visits_since[stops])),
+        *(*shares, np.log1p(oldest), *(np.log1p(one) for one in intervals)),
+    ]
+
+
+def _trends(known: _Known, candidates: int) -> npt.NDArray[np.float32]:
+    """(C, len(ITEM_FEATURES)): a user's latest day with an item tells a buyer, the oldest a first-time buyer."""
+    columns = []
+    for days in TREND_DAYS:
+        for row in (known.stops, known.starts):
+            users = np.bincount(known.item[known.age[row] < days], minlength=candidates)
+            columns.append(np.log1p(users * (7 / days)))
+    columns.append(np.log1p(np.bincount(known.item, minlength=candidates)))
+    return np.stack(columns, axis=1).astype(np.float32)

@@ -1,26 +1,24 @@
 """The global ranker: trained on everyone, and the base that segment rankers add to.
 
-An item is scored in one of two ways (repeat or explore, after RepeatNet, Ren et al. 2019). An item the user never had:
-popularity, co-occurrence, and the user's state pointing at the item's vector. An item the user already had: a small
-network over the user's own frequency, rhythm and recency with it, mixed with those same three. Both are trained
-together on the weeks before the snapshot; the weights are averaged over the steps (Polyak & Juditsky 1992), and the
-snapshot's own week decides when to stop.
+It is trained on the weeks before the snapshot. Weights are averaged over the steps (Polyak & Juditsky 1992), and the
+snapshot's own week decides which average is kept.
 
-Lives here: the network, its loss, its training and its bytes. Does not live here: what differs between segments.
+Lives here: the loss, the training, the trained ranker and its bytes. Does not live here: the network
+(``ranker_network``), and what differs between segments.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+import hashlib
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -28,9 +26,17 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from segflow.config import RankerConfig
 from segflow.errors import UserError
 from segflow.rankers.examples import Batch, Examples
-from segflow.rankers.features import CONTEXT_FEATURES, PAIR_FEATURES
+from segflow.rankers.features import ITEM_FEATURES
+from segflow.rankers.ranker_network import RankerNetwork
+from segflow.rankers.scorers import COOCCURRENCE, SCORERS
+from segflow.representation.checkpoints import Checkpoint, DamagedError, pack, unpack
 
+Log = Callable[[int, dict[str, float]], None]
 _AVERAGING = 0.98  # a step's share of the averaged weights fades to a third within fifty steps
+_PASSES = 20  # more passes over few examples only learn them by heart
+_GRADIENT = 1.0
+_BLOCK = 256
+_EXPLORE = [len(SCORERS) + ITEM_FEATURES.index(f"log_buyers_{days}d") for days in (7, 28)] + [COOCCURRENCE]
 
 
 class Frozen(NamedTuple):
@@ -51,46 +57,6 @@ class Added(Protocol):
     def added(self, frozen: Frozen, item_vectors: Tensor) -> Tensor:
         """(B, C) what to add to ``frozen.scores``; ``item_vectors`` (C, W) are those of the ranker."""
         ...
-
-
-class RankerNetwork(nn.Module):
-    """Scores of all candidates for a batch of examples."""
-
-    item_vectors: Tensor
-    center: Tensor
-    scale: Tensor
-
-    def __init__(self, item_vectors: Tensor, states: int, hidden: int) -> None:
-        super().__init__()
-        candidates, width = item_vectors.shape
-        inputs = len(PAIR_FEATURES) + len(CONTEXT_FEATURES)
-        self.register_buffer("item_vectors", item_vectors)
-        self.register_buffer("center", torch.zeros(inputs))
-        self.register_buffer("scale", torch.ones(inputs))
-        self.item_bias = nn.Parameter(torch.zeros(candidates))
-        self.repeat_bias = nn.Parameter(torch.zeros(candidates))
-        self.query = nn.Parameter(torch.zeros(states, width))
-        self.explore = nn.Parameter(torch.tensor([0.5, 0.5, 3.0]))  # popularity (7 and 28 days), co-occurrence
-        self.mix = nn.Parameter(torch.zeros(2))  # co-occurrence and state, for items the user already had
-        self.repeat_in = nn.Linear(inputs, hidden)
-        self.repeat_out = nn.Linear(hidden, 1)
-
-    def forward(self, batch: Batch) -> Tensor:
-        """(B, C) scores."""
-        query = batch.states @ self.query
-        affinity = query @ self.item_vectors.T
-        popularity = batch.log_popularity @ self.explore[:2]
-        scores = affinity + (popularity + self.item_bias)[batch.cut] + batch.cooccurrence * self.explore[2]
-        row, item = batch.pair_row, batch.pair_item
-        again = self.repeat_out(self.repeat_hidden(batch))[:, 0] + self.repeat_bias[item]
-        again = again + self.mix[0] * batch.cooccurrence[row, item] + self.mix[1] * affinity[row, item]
-        again = again + popularity[batch.cut[row], item]
-        return scores.index_put((row, item), again)
-
-    def repeat_hidden(self, batch: Batch) -> Tensor:
-        """(P, hidden) what the repeat network sees in each pair."""
-        values = torch.cat([batch.pair_values, batch.context[batch.pair_row]], dim=1)
-        return torch.relu(self.repeat_in((values - self.center) / self.scale))
 
 
 def ranking_loss(scores: Tensor, batch: Batch, new_weight: float) -> Tensor:
@@ -134,15 +100,15 @@ class GlobalRanker:
         """What somebody who adds to this ranker reads of the examples ``rows``, without gradients."""
         with torch.no_grad():
             batch = examples.batch(rows)
-            explore = torch.cat([batch.log_popularity[batch.cut], batch.cooccurrence[..., None]], dim=2)
+            scores, inputs, hidden = self.network.parts(batch)
             return Frozen(
-                torch.from_numpy(examples.users[rows]),
-                self.network(batch),
-                batch.states,
-                explore,
-                self.network.repeat_hidden(batch),
-                batch.pair_row,
-                batch.pair_item,
+                users=torch.from_numpy(examples.users[rows]),
+                scores=scores,
+                states=batch.states,
+                explore=inputs[:, :, _EXPLORE],
+                hidden=hidden,
+                pair_row=batch.pair_row,
+                pair_item=batch.pair_item,
             )
 
     def score(
@@ -157,17 +123,18 @@ class GlobalRanker:
 
     def to_bytes(self) -> bytes:
         """Safetensors with the candidates as metadata."""
-        tensors = {name: tensor.contiguous() for name, tensor in self.network.state_dict().items()}
-        return save_tensors(tensors, {"candidate_ids": json.dumps(self.candidate_ids)})
+        return pack(self.network.state_dict(), {"candidate_ids": self.candidate_ids})
 
     @classmethod
     def from_bytes(cls, data: bytes) -> GlobalRanker:
-        """The inverse of ``to_bytes``."""
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
-        tensors = load_tensors(data)
-        network = RankerNetwork(tensors["item_vectors"], len(tensors["query"]), len(tensors["repeat_in.weight"]))
+        """The inverse of ``to_bytes``. Raises UserError for bytes that are cut, changed, or hold NaN."""
+        try:
+            tensors, values = unpack(data)
+        except DamagedError as error:
+            raise UserError(f"global ranker: the stored model {error}; materialize global_ranker again") from error
+        network = RankerNetwork(tensors["item_vectors"], len(tensors["query"]), len(tensors["explore_out"]))
         network.load_state_dict(tensors)
-        return cls(network.eval(), tuple(json.loads(header["candidate_ids"])))
+        return cls(network.eval(), tuple(values["candidate_ids"]))
 
 
 def fit_global_ranker(
@@ -177,44 +144,25 @@ def fit_global_ranker(
     candidate_ids: tuple[str, ...],
     config: RankerConfig,
     seed: int,
-    log: Callable[[int, dict[str, float]], None] = lambda step, metrics: None,
+    log: Log = lambda step, metrics: None,
+    checkpoint: Path | None = None,
 ) -> GlobalRanker:
     """Train on ``training``; of the averaged weights keep those with the lowest loss on ``validation``.
 
     Args:
         item_vectors: (C, width) float32 vectors of the candidates from the frozen backbone.
         log: called at each check with the step and the losses.
+        checkpoint: file that holds the state at the last check while training goes on. A training of the same data,
+            settings and seed that was interrupted goes on from there and ends with the same weights.
+
+    Raises UserError when there is nothing to train on or the loss becomes NaN.
     """
     if not len(training):
         raise UserError("global ranker: no user had a candidate item in the training weeks; choose a later week")
     torch.manual_seed(seed)
     network = RankerNetwork(torch.from_numpy(item_vectors), training.states.shape[1], config.hidden)
-    _standardize(network, training)
-    large = [network.item_bias, network.repeat_bias, network.query]
-    small = [network.explore, network.mix, *network.repeat_in.parameters(), *network.repeat_out.parameters()]
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": large, "lr": config.learning_rate / 10, "weight_decay": config.weight_decay},
-            {"params": small, "lr": config.learning_rate, "weight_decay": 0.0},
-        ]
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_at(step, config.steps))
-    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(_AVERAGING))
-    averaged, best, lowest = average.module, {}, np.inf
-    for step, rows in enumerate(shuffled(np.arange(len(training)), config, seed, config.steps), 1):
-        batch = training.batch(rows)
-        loss = ranking_loss(network(batch), batch, config.new_item_weight)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        average.update_parameters(network)
-        if step % config.check_every == 0 or step == config.steps:
-            held_out = mean_loss(averaged, validation, config) if len(validation) else float(loss.detach())
-            log(step, {"train_loss": float(loss.detach()), "valid_loss": held_out})
-            if held_out < lowest:
-                lowest, best = held_out, {name: value.clone() for name, value in averaged.state_dict().items()}
-    network.load_state_dict(best)
+    run = _run_digest(training, validation, item_vectors, config, seed) if checkpoint else ""
+    _Trainer(network, training, validation, config, seed).fit(log, Checkpoint(checkpoint, run) if checkpoint else None)
     return GlobalRanker(network.eval(), candidate_ids)
 
 
@@ -232,18 +180,126 @@ def shuffled(rows: npt.NDArray[np.int64], config: RankerConfig, seed: int, steps
     return [order[step * size : (step + 1) * size] for step in range(steps)]
 
 
-def _standardize(network: RankerNetwork, training: Examples) -> None:
-    values = np.concatenate([training.values, training.context[training.had.user_of_pair]], axis=1)
-    if len(values):
-        network.center.copy_(torch.from_numpy(values.mean(0)))
-        network.scale.copy_(torch.from_numpy(values.std(0) + 1e-3))
-
-
 def mean_loss(network: nn.Module, examples: Examples, config: RankerConfig) -> float:
     """Mean ranking loss over all examples."""
     total = 0.0
     with torch.inference_mode():
-        for start in range(0, len(examples), 512):
-            batch = examples.batch(np.arange(start, min(start + 512, len(examples))))
+        for start in range(0, len(examples), _BLOCK):
+            batch = examples.batch(np.arange(start, min(start + _BLOCK, len(examples))))
             total += float(ranking_loss(network(batch), batch, config.new_item_weight)) * len(batch.states)
     return total / len(examples)
+
+
+class _Trainer:
+    """Steps of AdamW with one warm-up and one linear decay."""
+
+    def __init__(
+        self, network: RankerNetwork, training: Examples, validation: Examples, config: RankerConfig, seed: int
+    ) -> None:
+        self.network, self.training, self.validation, self.config = network, training, validation, config
+        self.steps = min(config.steps, max(1, _PASSES * len(training) // min(config.batch_users, len(training))))
+        self.batches = shuffled(np.arange(len(training)), config, seed, self.steps)
+        _standardize(network, training, self.batches)
+        biases = [network.item_bias, network.repeat_bias]
+        slow = {id(one) for one in (*biases, network.query)}
+        # Rates of what has one row an item or a state lie below those of the few weights that all share.
+        groups = [
+            {"params": biases, "share": 0.2},
+            {"params": [network.query], "share": 0.5},
+            {"params": [one for one in network.parameters() if id(one) not in slow], "share": 1.0},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
+        self.average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(_AVERAGING))
+        self.best: dict[str, Tensor] = {}
+        self.curve: list[dict[str, float]] = []
+
+    def fit(self, log: Log, checkpoint: Checkpoint | None) -> None:
+        """Train; the network ends with the averaged weights of the best check."""
+        if checkpoint is not None and (found := checkpoint.load()) is not None:
+            self._restore(*found)
+            for metrics in self.curve:
+                log(int(metrics["step"]), _losses(metrics))
+        done = int(self.curve[-1]["step"]) if self.curve else 0
+        for step in range(done, self.steps):
+            loss = self._learn(step)
+            if (step + 1) % self.config.check_every == 0 or step + 1 == self.steps:
+                self._check(step + 1, loss)
+                log(step + 1, _losses(self.curve[-1]))
+                if checkpoint is not None:
+                    checkpoint.save(*self._state())
+        self.network.load_state_dict(self.best)
+        if checkpoint is not None:
+            checkpoint.remove()
+
+    def _learn(self, step: int) -> float:
+        batch = self.training.batch(self.batches[step])
+        loss = ranking_loss(self.network(batch), batch, self.config.new_item_weight)
+        if not math.isfinite(float(loss.detach())):
+            raise UserError(
+                f"global ranker: the loss is {float(loss.detach())} at training step {step + 1}; "
+                f"lower rankers.learning_rate ({self.config.learning_rate:g})"
+            )
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), _GRADIENT)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate * group["share"] * learning_rate_at(step, self.steps)
+        self.optimizer.step()
+        self.average.update_parameters(self.network)
+        return float(loss.detach())
+
+    def _check(self, step: int, loss: float) -> None:
+        averaged = self.average.module
+        held_out = mean_loss(averaged, self.validation, self.config) if len(self.validation) else loss
+        if all(held_out < metrics["valid_loss"] for metrics in self.curve):
+            self.best = {name: value.clone() for name, value in averaged.state_dict().items()}
+        self.curve.append({"step": step, "train_loss": loss, "valid_loss": held_out})
+
+    def _state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """All that the next step depends on."""
+        parts = {"network": self.network.state_dict(), "average": self.average.state_dict(), "best": self.best}
+        for number, moments in self.optimizer.state_dict()["state"].items():
+            parts[f"optimizer.{number}"] = moments
+        tensors = {f"{part}.{name}": one for part, named in parts.items() for name, one in named.items()}
+        return tensors, {"curve": self.curve}
+
+    def _restore(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        """The inverse of ``_state``."""
+
+        def below(prefix: str) -> dict[str, Tensor]:
+            return {name.removeprefix(prefix): one for name, one in tensors.items() if name.startswith(prefix)}
+
+        self.network.load_state_dict(below("network."))
+        self.average.load_state_dict(below("average."))
+        self.best, self.curve = below("best."), state["curve"]
+        whole = self.optimizer.state_dict()
+        numbers = [number for group in whole["param_groups"] for number in group["params"]]
+        whole["state"] = {number: below(f"optimizer.{number}.") for number in numbers}
+        self.optimizer.load_state_dict(whole)
+
+
+def _losses(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {name: metrics[name] for name in ("train_loss", "valid_loss")}
+
+
+def _standardize(network: RankerNetwork, training: Examples, batches: list[npt.NDArray[np.int64]]) -> None:
+    """Means and spreads of the training examples; those of candidates, of which there are too many, of a few batches."""
+    network.pairs.fit(training.values)
+    network.context.fit(training.context)
+    inputs = np.concatenate([training.batch(rows).inputs.flatten(0, 1).numpy() for rows in batches[:8]])
+    network.inputs.fit(inputs)
+
+
+def _run_digest(
+    training: Examples, validation: Examples, item_vectors: npt.NDArray[np.float32], config: RankerConfig, seed: int
+) -> str:
+    """A digest of all that decides a training: two runs of one digest are the same run. Scores follow from the rest."""
+    digest = hashlib.sha256(f"{config.model_dump_json()} {seed} {torch.__version__} {torch.get_num_threads()}".encode())
+    digest.update(np.ascontiguousarray(item_vectors).data.cast("B"))
+    for one in (training, validation):
+        for array in (one.users, one.cut, one.states, one.context, one.trends, one.values):
+            digest.update(np.ascontiguousarray(array).data.cast("B"))
+        for pairs in (one.had, one.wanted):
+            digest.update(pairs.offsets.data.cast("B"))
+            digest.update(pairs.items.data.cast("B"))
+    return digest.hexdigest()

@@ -60,23 +60,29 @@ class RankingWeek:
     @cached_property
     def training(self) -> Examples:
         """Users at the cuts of the last weeks whose target week is over before this week starts."""
-        return self._examples(training_cuts(self.start_us, self.config.training_weeks))
+        return self._examples(training_cuts(self.start_us, self.config.training_weeks), sample=True)
 
     def validation(self) -> Examples:
         """Users at the start of the week; the week itself is what they should have been shown."""
-        return self._examples([self.start_us])
+        return self._examples([self.start_us], sample=True)
 
     def after(self, weeks: int = 1, only_with_targets: bool = True) -> Examples:
         """Users `weeks` later, with everything they did until then as history."""
-        return self._examples([self.start_us + weeks * MICROSECONDS_PER_WEEK], only_with_targets)
+        return self._examples([self.start_us + weeks * MICROSECONDS_PER_WEEK], only_with_targets=only_with_targets)
 
     def features_after(self, weeks: int = 1) -> Features:
         """What the simple scorers read, at the cut of `after`."""
         return self.history.at(self.start_us + weeks * MICROSECONDS_PER_WEEK, self.config.half_life_days)
 
-    def _examples(self, cuts: list[int], only_with_targets: bool = True) -> Examples:
+    def _examples(self, cuts: list[int], *, only_with_targets: bool = True, sample: bool = False) -> Examples:
         return build_examples(
-            self.sequences, self.history, self.backbone, cuts, self.config, only_with_targets=only_with_targets
+            self.sequences,
+            self.history,
+            self.backbone,
+            cuts,
+            self.config,
+            only_with_targets=only_with_targets,
+            sample=sample,
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from segflow.config import BehaviorConfig, RankerConfig
 from segflow.rankers.examples import Examples, build_examples, training_cuts
 from segflow.rankers.features import ItemHistory, candidate_items
 from segflow.rankers.global_ranker import GlobalRanker, fit_global_ranker
-from segflow.representation.behavior import fit_behavior_model
+from segflow.representation.behavior import BehaviorModel, fit_behavior_model
 from segflow.representation.sequences import MICROSECONDS_PER_DAY as DAY
 from segflow.representation.sequences import MICROSECONDS_PER_WEEK as WEEK
 from segflow.representation.sequences import EventSequences
@@ -29,7 +30,10 @@ CONFIG = RankerConfig(
     delta_steps=20,
     gate_users=20,
     cooccurrence_regularization=10,
+    neighbours=10,
 )
+# A check after every step: there is something to go on from as soon as there can be.
+OFTEN = CONFIG.model_copy(update={"check_every": 1, "steps": 60})
 
 
 def make_log(seed: int = 0) -> EventSequences:
@@ -68,12 +72,21 @@ class World:
     validation: Examples
     test: Examples
     everybody: Examples
+    backbone: BehaviorModel
     vectors: np.ndarray
-    ranker: GlobalRanker
+    candidate_ids: tuple[str, ...]
+
+    @cached_property
+    def ranker(self) -> GlobalRanker:
+        return fit_global_ranker(self.training, self.validation, self.vectors, self.candidate_ids, CONFIG, seed=0)
 
 
 @pytest.fixture(scope="package")
 def world() -> World:
+    return make_world()
+
+
+def make_world() -> World:
     log = make_log()
     text = np.random.default_rng(1).normal(size=(ITEMS, 8)).astype(np.float32)
     small = BehaviorConfig(width=16, layers=1, heads=2, context=16, epochs=1)
@@ -85,8 +98,6 @@ def world() -> World:
         return build_examples(log, history, backbone, cuts, CONFIG, only_with_targets=only)
 
     training, validation = examples(training_cuts(SNAPSHOT, CONFIG.training_weeks)), examples([SNAPSHOT])
-    vectors = backbone.item_vectors()[candidates]
-    ids = tuple(log.item_ids[candidates].tolist())
     return World(
         log=log,
         history=history,
@@ -94,6 +105,7 @@ def world() -> World:
         validation=validation,
         test=examples([SNAPSHOT + WEEK]),
         everybody=examples([SNAPSHOT + WEEK], only=False),
-        vectors=vectors,
-        ranker=fit_global_ranker(training, validation, vectors, ids, CONFIG, seed=0),
+        backbone=backbone,
+        vectors=backbone.item_vectors()[candidates],
+        candidate_ids=tuple(log.item_ids[candidates].tolist()),
     )

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from segflow.errors import UserError
-from segflow.rankers.features import PAIR_FEATURES, ItemHistory, Pairs, candidate_items
+from segflow.rankers.features import (
+    ITEM_FEATURES,
+    LAST_VISITS,
+    PAIR_FEATURES,
+    ItemHistory,
+    Pairs,
+    candidate_items,
+)
 from segflow.rankers.scorers import cooccurrence, fit_cooccurrence, personal_frequency, recent_popularity
 from segflow.representation.sequences import MICROSECONDS_PER_DAY as DAY
 from segflow.representation.sequences import MICROSECONDS_PER_WEEK as WEEK
@@ -67,7 +74,7 @@ def test_the_future_changes_nothing() -> None:
     log = make_log()
     whole = ItemHistory(log, np.arange(ITEMS)).at(SNAPSHOT, 30)
     past = ItemHistory(log.before(SNAPSHOT), np.arange(ITEMS)).at(SNAPSHOT, 30)
-    for name in ("values", "frequency", "context", "popularity", "log_popularity"):
+    for name in ("values", "frequency", "context", "popularity", "trends"):
         np.testing.assert_array_equal(getattr(whole, name), getattr(past, name))
     assert whole.values.shape == (len(whole.pairs.items), len(PAIR_FEATURES))
     assert np.isfinite(whole.values).all()
@@ -113,3 +120,38 @@ def test_pairs_take_and_dense() -> None:
     assert index.tolist() == [2, 0, 1]
     assert owner.tolist() == [0, 1, 1]
     assert pairs.dense(np.array([0, 1]), 5, np.array([7, 8, 9])).tolist() == [[0, 7, 0, 0, 8], [0, 0, 0, 0, 0]]
+
+
+def test_rhythm_and_trends_against_plain_loops() -> None:
+    log = make_log()
+    features = ItemHistory(log, np.arange(ITEMS)).at(SNAPSHOT, 30)
+    cut = SNAPSHOT // DAY
+    days: dict[tuple[int, int], list[int]] = {}
+    visits: dict[int, set[int]] = {}
+    for user, item, time in zip(log.user_of_event, log.items, log.times, strict=True):
+        if time < SNAPSHOT:
+            days.setdefault((int(user), int(item)), []).append(time // DAY)
+            visits.setdefault(int(user), set()).add(time // DAY)
+    pairs = zip(features.pairs.user_of_pair.tolist(), features.pairs.items.tolist(), strict=True)
+    columns = {name: features.values[:, number] for number, name in enumerate(PAIR_FEATURES)}
+    for place, pair in enumerate(pairs):
+        mine, visited = sorted(set(days[pair])), sorted(visits[pair[0]], reverse=True)
+        gaps = np.diff(mine) if len(mine) > 1 else np.zeros(1)
+        expected = {
+            "log_visits_since": np.log1p(visited.index(mine[-1])),
+            "log_days_since_first": np.log1p(cut - mine[0] - 0.5),
+            "log_interval_mean": np.log1p(gaps.mean()),
+            "log_interval_deviation": np.log1p(gaps.std()),
+            "log_interval_last": np.log1p(gaps[-1]),
+        } | {f"share_of_last_{n}_visits": len(set(visited[:n]) & set(mine)) / n for n in LAST_VISITS}
+        for name, value in expected.items():
+            assert columns[name][place] == pytest.approx(value, abs=2e-3), name
+    for number, name in enumerate(ITEM_FEATURES[:-1]):
+        window = int(name.split("_")[-1][:-1])
+        edge = min if "first" in name else max
+        users = [
+            sum(edge(found) >= cut - window for (_, i), found in days.items() if i == item) for item in range(ITEMS)
+        ]
+        np.testing.assert_allclose(features.trends[:, number], np.log1p(np.array(users) * 7 / window), rtol=1e-5)
+    users = [sum(i == item for _, i in days) for item in range(ITEMS)]
+    np.testing.assert_allclose(features.trends[:, -1], np.log1p(users), rtol=1e-5)

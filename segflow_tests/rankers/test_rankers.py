@@ -40,7 +40,7 @@ def test_training_weeks_end_before_the_snapshot(world: World) -> None:
 
 def test_global_ranker_beats_popularity_and_finds_new_items(world: World) -> None:
     scores = world.ranker.score(world.test, _rows(world.test))
-    popularity = np.repeat(world.test.log_popularity[0, None, :, 0], len(world.test), axis=0)
+    popularity = np.repeat(world.test.trends[0, None, :, -1], len(world.test), axis=0)
     assert _precision(scores, world.test) > 1.5 * _precision(popularity, world.test)
     # New items come from the user's own half of the catalogue, which popularity does not know.
     assert _precision(scores, world.test, new=True) > 1.2 * _precision(popularity, world.test, new=True)

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from scipy import sparse
 from sklearn.neighbors import NearestNeighbors
 
+from segflow.config import RankerConfig
 from segflow.rankers.features import Features, ItemHistory
 from segflow.rankers.scorers import (
+    SCORERS,
+    FittedScorers,
+    ReferenceUsers,
     TifuSettings,
     all_time_popularity,
     cooccurrence,
+    fit_cooccurrence,
     fit_item_neighbours,
     group_popularity,
     text_similarity,
@@ -21,6 +28,7 @@ from segflow.rankers.scorers import (
     tifu_vectors,
 )
 from segflow.representation.sequences import MICROSECONDS_PER_DAY as DAY
+from segflow.representation.sequences import MICROSECONDS_PER_WEEK as WEEK
 from segflow.representation.sequences import EventSequences
 from segflow_tests.rankers.conftest import ITEMS, SNAPSHOT, USERS, make_log
 
@@ -151,3 +159,72 @@ def test_text_similarity_of_a_user_without_items_is_zero(history: ItemHistory) -
     nothing = history.at(0, half_life_days=30)
     scores = text_similarity(nothing, np.ones((ITEMS, 3), np.float32), EVERYBODY)
     np.testing.assert_array_equal(scores, np.zeros((USERS, ITEMS)))
+
+
+def test_user_neighbours_against_plain_loops(log: EventSequences, features: Features, had: np.ndarray) -> None:
+    reference = ReferenceUsers.of(features, limit=1000)
+    ever, lately = reference.score(features, EVERYBODY[::-1], neighbours=5)
+    rarity = np.log(USERS / np.maximum(had.sum(axis=0), 1))
+    recent = np.zeros_like(had)
+    for user, item, time in zip(log.user_of_event, log.items, log.times, strict=True):
+        if SNAPSHOT - 28 * DAY <= time < SNAPSHOT:
+            recent[user, item] = 1
+    unit = had * rarity / np.linalg.norm(had * rarity, axis=1, keepdims=True)
+    for user in range(0, USERS, 7):
+        similarity = unit @ unit[user]
+        similarity[(had <= had[user]).all(axis=1)] = 0  # the user, and whoever had nothing else
+        similarity[similarity < np.sort(similarity)[-5]] = 0
+        weights = similarity / similarity.sum()
+        np.testing.assert_allclose(ever[::-1][user], weights @ had, atol=1e-5)
+        np.testing.assert_allclose(lately[::-1][user], weights @ recent, atol=1e-5)
+
+
+def test_reference_users_are_a_sample_without_ids(features: Features) -> None:
+    reference = ReferenceUsers.of(features, limit=10)
+    assert len(reference.offsets) == 11
+    again = ReferenceUsers.of(features, limit=10)
+    np.testing.assert_array_equal(reference.items, again.items)
+    owned = {tuple(features.pairs.items[a:b]) for a, b in pairwise(features.pairs.offsets)}
+    assert all(tuple(reference.items[a:b]) in owned for a, b in pairwise(reference.offsets))
+
+
+def test_counted_ease_weighs_pairs(features: Features) -> None:
+    counts = np.log1p(features.frequency)
+    weights = fit_cooccurrence(features, 5.0, ITEMS, counts).astype(float)
+    counted = features.pairs.dense(EVERYBODY, ITEMS, counts.astype(float))
+    gradient = counted.T @ (counted @ weights - counted) + 5.0 * weights
+    np.fill_diagonal(gradient, 0)
+    np.testing.assert_allclose(gradient, 0, atol=1e-3)
+    np.testing.assert_allclose(cooccurrence(features, weights, EVERYBODY, counts), counted @ weights, rtol=1e-4)
+
+
+def test_fitted_scorers_score_users_they_were_not_fitted_on(log: EventSequences, history: ItemHistory) -> None:
+    config = RankerConfig(neighbours=5, cooccurrence_regularization=10)
+    fitted = FittedScorers.of(history.at(SNAPSHOT - WEEK, 30), config)
+    carried = FittedScorers.from_tensors(fitted.to_tensors())
+    whole = carried.score(history.at(SNAPSHOT, 30), np.array([7, 8]))
+    assert whole.dtype == np.float16
+    assert whole.shape == (2, ITEMS, len(SCORERS))
+    np.testing.assert_array_equal(whole, fitted.score(history.at(SNAPSHOT, 30), np.array([7, 8])))
+    # The two alone, as a served model sees them: what it knows of everybody comes with the scorers.
+    mine = np.isin(log.user_of_event, [7, 8])
+    alone = replace(
+        log,
+        user_ids=log.user_ids[7:9],
+        offsets=log.offsets[7:10] - log.offsets[7],
+        items=log.items[mine],
+        types=log.types[mine],
+        times=log.times[mine],
+        values=log.values[mine],
+    )
+    features = ItemHistory(alone, np.arange(ITEMS)).at(SNAPSHOT, 30, trends=carried.trends)
+    np.testing.assert_array_equal(carried.score(features, np.array([0, 1])), whole)
+    np.testing.assert_array_equal(features.trends, carried.trends)
+
+
+def test_fitted_scorers_know_nothing_of_the_future(log: EventSequences, history: ItemHistory) -> None:
+    config = RankerConfig(neighbours=5)
+    past = ItemHistory(log.before(SNAPSHOT), np.arange(ITEMS)).at(SNAPSHOT, 30)
+    now = history.at(SNAPSHOT, 30)
+    one, two = (FittedScorers.of(known, config).score(known, EVERYBODY) for known in (past, now))
+    np.testing.assert_array_equal(one, two)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -41,18 +43,25 @@ def global_ranker(step: Step) -> None:
     """Learns on the weeks before the snapshot, stops early on the snapshot week, and never sees the test week."""
     from segflow.rankers.global_ranker import fit_global_ranker
 
-    week = ranking_week(step)
+    week, config = ranking_week(step), step.config.rankers
+    if week.training.left_out:
+        step.log(
+            f"global_ranker: {week.training.left_out:,} training examples are left out, and {len(week.training):,} of all "
+            f"weeks used; rankers.example_memory is {config.example_memory} MB"
+        )
     curve = step.curve()
     ranker = fit_global_ranker(
         week.training,
         week.validation(),
         week.item_vectors,
         week.candidate_ids,
-        step.config.rankers,
+        config,
         step.config.seed,
         curve,
+        # Another version of the code would not go on where this one stopped.
+        Path(config.checkpoints) / f"global_ranker-{step.week}-{step.code_version}.safetensors",
     )
-    step.note(candidates=len(week.candidate_ids))
+    step.note(candidates=len(week.candidate_ids), training_examples=len(week.training))
     step.write(tables.GLOBAL_RANKER, step.model_row(ranker.to_bytes(), curve.best("valid_loss")))
 
 

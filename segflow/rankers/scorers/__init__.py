@@ -8,12 +8,18 @@ is better, and only the order within a row means anything.
 """
 
 from segflow.rankers.scorers.cooccurrence import cooccurrence, fit_cooccurrence, fit_item_neighbours
+from segflow.rankers.scorers.fitted import COOCCURRENCE, SCORERS, FittedScorers
 from segflow.rankers.scorers.frequency import personal_frequency
 from segflow.rankers.scorers.popularity import all_time_popularity, group_popularity, recent_popularity
 from segflow.rankers.scorers.text import text_similarity
 from segflow.rankers.scorers.tifu_knn import TifuSettings, tifu_knn, tifu_vectors
+from segflow.rankers.scorers.user_knn import ReferenceUsers
 
 __all__ = [
+    "COOCCURRENCE",
+    "SCORERS",
+    "FittedScorers",
+    "ReferenceUsers",
     "TifuSettings",
     "all_time_popularity",
     "cooccurrence",

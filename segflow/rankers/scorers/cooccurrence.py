@@ -8,12 +8,17 @@ import numpy.typing as npt
 from segflow.rankers.features import Features
 
 
-def fit_cooccurrence(features: Features, regularization: float, limit: int) -> npt.NDArray[np.float32]:
+def fit_cooccurrence(
+    features: Features, regularization: float, limit: int, counts: npt.NDArray[np.float32] | None = None
+) -> npt.NDArray[np.float32]:
     """(C, C) item-to-item weights of EASE (Steck 2019), from which items the same users had.
 
     Only the ``limit`` items that most users had take part (the rest have zero weights): the cost is cubic in them.
+
+    Args:
+        counts: (P,) how much each pair counts, as the same in ``cooccurrence``; default: having the item is all.
     """
-    chosen, gram = _gram(features, limit)
+    chosen, gram = _gram(features, limit, counts)
     gram[np.diag_indices(len(chosen))] += np.float32(regularization)
     precision = np.linalg.inv(gram)
     small = (-precision / np.diag(precision)).astype(np.float32, copy=False)
@@ -37,13 +42,18 @@ def fit_item_neighbours(features: Features, neighbours: int, shrinkage: float, l
 
 
 def cooccurrence(
-    features: Features, weights: npt.NDArray[np.float32], users: npt.NDArray[np.int64]
+    features: Features,
+    weights: npt.NDArray[np.float32],
+    users: npt.NDArray[np.int64],
+    counts: npt.NDArray[np.float32] | None = None,
 ) -> npt.NDArray[np.float32]:
-    """(users, C) scores: sum of the weights from all items the user had."""
-    return features.pairs.dense(users, len(weights), np.float32(1)) @ weights
+    """(users, C) scores: sum of the weights from all items the user had, times ``counts`` (P,) of the pairs if given."""
+    return features.pairs.dense(users, len(weights), np.float32(1) if counts is None else counts) @ weights
 
 
-def _gram(features: Features, limit: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+def _gram(
+    features: Features, limit: int, counts: npt.NDArray[np.float32] | None = None
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """The ``limit`` items that most users had, ascending, and how many users had each two of them."""
     pairs, count = features.pairs, len(features.popularity)
     users = np.bincount(pairs.items, minlength=count)
@@ -51,7 +61,7 @@ def _gram(features: Features, limit: int) -> tuple[npt.NDArray[np.int64], npt.ND
     rows = np.arange(len(pairs.offsets) - 1)
     gram = np.zeros((len(chosen), len(chosen)), np.float32)
     for start in range(0, len(rows), 4096):
-        block = pairs.dense(rows[start : start + 4096], count, np.float32(1))[:, chosen]
+        block = pairs.dense(rows[start : start + 4096], count, np.float32(1) if counts is None else counts)[:, chosen]
         gram += block.T @ block
     return chosen, gram
 

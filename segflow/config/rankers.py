@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from segflow.config.base import Section
+
+SegmentMethod = Literal["deltas", "last_layer", "bias", "weights"]
 
 
 class RankerConfig(Section):
@@ -32,6 +36,11 @@ class RankerConfig(Section):
     new_item_weight: float = Field(0.5, ge=0, description="weight of the loss over items new to the user")
     checkpoints: str = Field(
         "data/checkpoints", exclude=True, description="folder in which an interrupted training finds where it was"
+    )
+    segment_method: SegmentMethod = Field(
+        "deltas",
+        description="what a segment changes: `deltas` everything, `last_layer` all but the state query, `bias` item biases "
+        "alone, `weights` the weights of the explore inputs and of the repeat head alone",
     )
     delta_rank: int = Field(4, ge=1, le=64, description="rank of a segment's change of the state query")
     delta_steps: int = Field(60, ge=1, description="training steps of all segments and control groups together")

@@ -1,8 +1,8 @@
-"""A log whose segments truly differ in what their users take up next, by as much as is asked for.
+"""A log whose segments truly differ in what their users take next, by as much as is asked for.
 
-Everybody has habits, drawn from one popularity for all. What users try beside them comes from that popularity too, until the
-season starts: from then on a share of it, the strength, comes from a list of the user's own segment. The lists are new to
-everybody, so a history from before the season tells nothing of the segment. With strength 0 segments are labels.
+All segments have the same items, and each its own popularity of them: everybody's, times a factor for each item whose
+logarithm has the strength as its standard deviation. Histories are short, so that one user's events tell little of the
+segment, and its members' together tell all. With strength 0 segments are labels.
 """
 
 from __future__ import annotations
@@ -14,10 +14,8 @@ import numpy.typing as npt
 
 from segflow.representation.sequences import MICROSECONDS_PER_DAY, MICROSECONDS_PER_WEEK, EventSequences
 
-SEASON_WEEKS = 8
-"""Weeks of the season; the last two are the snapshot week and the test week."""
-
-_HABITS, _AGAIN, _TRIED, _LIST = 10, 0.25, 1.5, 15
+_EVENTS = 1.2
+"""Mean events of a user in a week after arriving."""
 
 
 @dataclass(frozen=True)
@@ -30,24 +28,21 @@ class PlantedTastes:
 
 
 def planted_tastes(
-    strength: float, users: int = 1000, items: int = 240, segments: int = 4, weeks: int = 22, seed: int = 0
+    strength: float, users: int = 2000, items: int = 240, segments: int = 4, weeks: int = 14, seed: int = 0
 ) -> PlantedTastes:
-    """Users 0 to ``users`` with items 0 to ``items``; at most one event a user, day and item."""
+    """Users arrive all along, the last ones before the snapshot week, which is the last but one.
+
+    At most one event a user, day and item.
+    """
     rng = np.random.default_rng(seed)
     segment = rng.permutation(np.arange(users) % segments)
-    popularity = 1 / np.arange(3, items + 3)
-    lists = rng.permutation(np.arange(items // 4, items))[: segments * _LIST].reshape(segments, _LIST)
-    popularity[lists.ravel()] = 0
-    popularity /= popularity.sum()
-    habits = np.stack([rng.choice(items, _HABITS, replace=False, p=popularity) for _ in range(users)])
-    owner, week, slot = np.nonzero(rng.random((users, weeks, _HABITS)) < _AGAIN)
-    tries = rng.poisson(_TRIED, (users, weeks))
-    trier, when = (index.repeat(tries.ravel()) for index in np.indices(tries.shape).reshape(2, -1))
-    own = (when >= weeks - SEASON_WEEKS) & (rng.random(len(trier)) < strength)
-    tried = rng.choice(items, len(trier), p=popularity)
-    tried[own] = lists[segment[trier[own]], rng.integers(_LIST, size=int(own.sum()))]
-    user, item = np.concatenate([owner, trier]), np.concatenate([habits[owner, slot], tried])
-    day = np.concatenate([week, when]) * 7 + rng.integers(7, size=len(user))
+    popularity = np.exp(strength * rng.normal(size=(segments, items))) / np.arange(5, items + 5) ** 0.7
+    steps = (popularity / popularity.sum(1, keepdims=True)).cumsum(1)
+    arrival = rng.integers(weeks - 2, size=users)
+    counts = rng.poisson(_EVENTS, (users, weeks)) * (np.arange(weeks) >= arrival[:, None])
+    user, week = (index.repeat(counts.ravel()) for index in np.indices(counts.shape).reshape(2, -1))
+    item = (rng.random(len(user))[:, None] > steps[segment[user]]).sum(1).clip(max=items - 1)
+    day = week * 7 + rng.integers(7, size=len(user))
     rows = np.unique(np.stack([user, day, item], axis=1), axis=0)
     sequences = EventSequences(
         user_ids=np.array([f"u{number:05}" for number in range(users)]),

@@ -27,11 +27,12 @@ class RankerConfig(Section):
     example_memory: int = Field(
         1000, ge=1, description="memory for the scores that training reads, in MB; of more examples, a sample is used"
     )
-    hidden: int = Field(32, ge=4, le=256, description="hidden units of each of the ranker's two networks")
-    steps: int = Field(1000, ge=1, description="training steps of the global ranker")
+    hidden: int = Field(64, ge=4, le=256, description="hidden units of the network of items that a user already had")
+    explore_hidden: int = Field(16, ge=4, le=256, description="hidden units of the network of items new to a user")
+    steps: int = Field(700, ge=1, description="training steps of the global ranker")
     batch_users: int = Field(96, ge=8, description="users in one training step")
     check_every: int = Field(100, ge=1, description="steps between two looks at the validation week")
-    learning_rate: float = Field(0.005, gt=0, le=1, description="peak learning rate of AdamW")
+    learning_rate: float = Field(0.007, gt=0, le=1, description="peak learning rate of AdamW")
     weight_decay: float = Field(0.01, ge=0, description="weight decay of AdamW")
     new_item_weight: float = Field(0.5, ge=0, description="weight of the loss over items new to the user")
     checkpoints: str = Field(

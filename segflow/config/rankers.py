@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from segflow.config.base import Section
+
+SegmentMethod = Literal["deltas", "last_layer", "bias", "weights"]
 
 
 class RankerConfig(Section):
@@ -34,10 +38,18 @@ class RankerConfig(Section):
     checkpoints: str = Field(
         "data/checkpoints", exclude=True, description="folder in which an interrupted training finds where it was"
     )
+    segment_method: SegmentMethod = Field(
+        "deltas",
+        description="what a segment changes: `deltas` everything, `last_layer` all but the state query, `bias` item biases "
+        "alone, `weights` the weights of the explore inputs and of the repeat head alone",
+    )
     delta_rank: int = Field(4, ge=1, le=64, description="rank of a segment's change of the state query")
-    delta_steps: int = Field(60, ge=1, description="training steps of each segment and each control group")
+    delta_steps: int = Field(60, ge=1, description="training steps of all segments and control groups together")
+    delta_passes: int = Field(2, ge=1, description="times that these steps go through all training examples")
     delta_learning_rate: float = Field(0.002, gt=0, le=1, description="learning rate of a segment's delta")
     delta_weight_decay: float = Field(0.1, ge=0, description="weight decay of a segment's delta")
     placebos: int = Field(3, ge=1, le=50, description="placebo segmentations: random groups of the segments' sizes")
     recommendations: int = Field(20, ge=1, le=1000, description="items recommended to each user")
-    gate_users: float = Field(200.0, ge=0, description="users at which a delta counts half; thin segments stay global")
+    gate_users: float = Field(
+        200.0, ge=0, description="users at which half of the gate is left that the validation week chose"
+    )

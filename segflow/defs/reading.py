@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,8 @@ from segflow.defs.step import Step
 from segflow.sql import load
 
 if TYPE_CHECKING:
-    from segflow.rankers.global_ranker import Delta, GlobalRanker
+    from segflow.rankers.deltas import Grouped
+    from segflow.rankers.global_ranker import GlobalRanker
     from segflow.rankers.snapshot import RankingWeek
     from segflow.representation.adaptation import Adapter
     from segflow.representation.behavior import BehaviorModel
@@ -165,11 +166,17 @@ def behavior_model_of(step: Step) -> BehaviorModel:
 
 def segments_of(step: Step) -> dict[str, str]:
     """User -> segment in the step's week; users without a segment are left out."""
+    return {user: segment for user, (segment, _) in members_of(step).items()}
+
+
+def members_of(step: Step) -> dict[str, tuple[str, float]]:
+    """User -> segment and membership probability in the step's week; users without a segment are left out."""
     from segflow.segments.snapshots import UNASSIGNED
 
-    rows = step.read(tables.USER_SEGMENTS, ["user_id", "segment_id"])
+    rows = step.read(tables.USER_SEGMENTS, ["user_id", "segment_id", "probability"])
     rows = rows.filter(pc.not_equal(rows["segment_id"], UNASSIGNED))
-    return dict(zip(rows["user_id"].to_pylist(), rows["segment_id"].to_pylist(), strict=True))
+    users, segments, probability = (rows[name].to_pylist() for name in rows.column_names)
+    return dict(zip(users, zip(segments, probability, strict=True), strict=True))
 
 
 def namer_of(step: Step) -> Namer | None:
@@ -210,11 +217,32 @@ def global_ranker_of(step: Step) -> GlobalRanker:
     return GlobalRanker.from_bytes(step.read(tables.GLOBAL_RANKER, ["model"])["model"][0].as_py())
 
 
-def segment_deltas(step: Step) -> dict[str, Delta]:
-    """Segment -> what its ranker adds to the global one, for the step's week; nothing in a week without segments."""
-    from segflow.rankers.segment_rankers import delta_from_bytes
+def segment_groups(step: Step, user_ids: Iterable[str]) -> Grouped | None:
+    """What segments add for `user_ids` in the step's week; nothing in a week without segments."""
+    from segflow.rankers.deltas import Deltas, Grouped, Membership
 
-    if not segments_of(step):
-        return {}
-    rows = step.read(tables.SEGMENT_RANKERS, ["segment_id", "model"]).to_pylist()
-    return {row["segment_id"]: delta_from_bytes(row["model"]) for row in rows}
+    members = members_of(step)
+    rows = step.read(tables.SEGMENT_RANKERS, ["segment_id", "model"]).to_pylist() if members else []
+    if not rows:
+        return None
+    deltas = Deltas.stacked(Deltas.from_bytes(row["model"]) for row in rows)
+    return Grouped(deltas, Membership.of(user_ids, [row["segment_id"] for row in rows], members))
+
+
+def control_groups(step: Step, user_ids: Iterable[str]) -> dict[str, Grouped]:
+    """Control arm -> what its groups add for `user_ids`; none in a week without segments."""
+    from segflow.rankers.deltas import Deltas, Grouped, Membership
+
+    arms: dict[str, list[dict[str, Any]]] = {}
+    for row in step.read(tables.CONTROL_RANKERS).to_pylist() if members_of(step) else []:
+        arms.setdefault(row["arm"], []).append(row)
+    found = {}
+    for arm, rows in arms.items():
+        members = {
+            user: (row["group_id"], share)
+            for row in rows
+            for user, share in zip(row["users"], row["shares"], strict=True)
+        }
+        deltas = Deltas.stacked(Deltas.from_bytes(row["model"]) for row in rows)
+        found[arm] = Grouped(deltas, Membership.of(user_ids, [row["group_id"] for row in rows], members))
+    return found

@@ -16,10 +16,10 @@ from segflow.errors import UserError
 from segflow.evaluation.lists import ListQuality, list_quality
 from segflow.evaluation.metrics import CUTOFFS, METRICS, ranking_metrics, top_k
 from segflow.evaluation.verdict import Role
+from segflow.rankers.deltas import Grouped
 from segflow.rankers.examples import Examples
-from segflow.rankers.global_ranker import Delta, GlobalRanker
+from segflow.rankers.global_ranker import GlobalRanker
 from segflow.rankers.scorers import COOCCURRENCE, personal_frequency, recent_popularity
-from segflow.rankers.segment_rankers import score_with_deltas
 from segflow.rankers.snapshot import RankingWeek
 
 Score = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]]
@@ -45,20 +45,9 @@ def simple_arms(week: RankingWeek, examples: Examples) -> list[Arm]:
     ]
 
 
-def ranker_arm(
-    name: str,
-    role: Role,
-    week: RankingWeek,
-    ranker: GlobalRanker,
-    examples: Examples,
-    groups: Mapping[str, tuple[list[str], Delta]] | None = None,
-) -> Arm:
-    """The global ranker, or with `groups` (name -> members and delta) what these make of it."""
-    found = groups or {}
-    deltas = {code: delta for code, (_, delta) in enumerate(found.values())}
-    codes = {user: code for code, (members, _) in enumerate(found.values()) for user in members}
-    assignment = week.assignment(codes)
-    return Arm(name, role, lambda rows: score_with_deltas(ranker, deltas, assignment, examples, rows))
+def ranker_arm(name: str, role: Role, ranker: GlobalRanker, examples: Examples, grouped: Grouped | None = None) -> Arm:
+    """The global ranker, or what the deltas of groups of users make of it."""
+    return Arm(name, role, lambda rows: ranker.score(examples, rows, grouped))
 
 
 def evaluate(

@@ -60,24 +60,6 @@ class Added(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Delta:
-    """What a group of users adds to the global ranker; see ``segflow.rankers.segment_rankers``."""
-
-    down: Tensor  # (S, rank)
-    up: Tensor  # (rank, W)
-    explore: Tensor  # (E,)
-    repeat: Tensor  # (H,)
-    gate: float  # 0: the global ranker as it is; 1: the full delta
-
-    def added(self, frozen: Frozen, item_vectors: Tensor) -> Tensor:
-        """(B, C) the change of the state query and of the weights of the explore and repeat heads, gated."""
-        scores = frozen.states @ self.down @ self.up @ item_vectors.T + frozen.explore @ self.explore
-        return self.gate * scores.index_put(
-            (frozen.pair_row, frozen.pair_item), frozen.hidden @ self.repeat, accumulate=True
-        )
-
-
 def ranking_loss(scores: Tensor, batch: Batch, new_weight: float) -> Tensor:
     """Softmax loss of each wanted item against the unwanted ones, averaged within users, then over users.
 

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from segflow.rankers.global_ranker import Delta, GlobalRanker
-from segflow.rankers.segment_rankers import score_with_deltas
+from segflow.rankers.deltas import Grouped
+from segflow.rankers.global_ranker import GlobalRanker
 from segflow.rankers.snapshot import RankingWeek
 
 
@@ -59,21 +59,15 @@ def recommend(
 def recommendation_rows(
     week: RankingWeek,
     ranker: GlobalRanker,
-    deltas: Mapping[str, Delta],
+    grouped: Grouped | None,
     segment_of: Mapping[str, str],
     count: int,
 ) -> pa.Table:
     """user_id, rank, item_id, score, arm and segment_id of everybody's top items for the week after the snapshot week."""
     examples = week.after(only_with_targets=False)
-    names = sorted(deltas)
     users = [str(user) for user in week.sequences.user_ids[examples.users]]
-    known = {user: names.index(segment) for user, segment in segment_of.items() if segment in deltas}
-    assignment, codes = week.assignment(known), dict(enumerate(deltas[name] for name in names))
-
-    def score(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        return score_with_deltas(ranker, codes, assignment, examples, rows)
-
-    places, scores = recommend(score, np.arange(len(examples)), count)
+    places, scores = recommend(lambda rows: ranker.score(examples, rows, grouped), np.arange(len(examples)), count)
+    served = np.zeros(len(users), bool) if grouped is None else grouped.membership.group.numpy()[examples.users] >= 0
     repeat = places.shape[1]
     candidates = np.asarray(week.candidate_ids)
     return pa.table(
@@ -82,7 +76,7 @@ def recommendation_rows(
             "rank": np.tile(np.arange(1, repeat + 1, dtype=np.int32), len(users)),
             "item_id": candidates[places.ravel()],
             "score": scores.ravel().astype(np.float64),
-            "arm": np.repeat(["segment" if user in known else "global" for user in users], repeat),
+            "arm": np.repeat(np.where(served, "segment", "global"), repeat),
             "segment_id": np.repeat([segment_of.get(user, "unassigned") for user in users], repeat),
         }
     )

@@ -1,98 +1,181 @@
-"""Segment rankers: what one group of users adds to the frozen global ranker.
+"""Segment rankers: what each group of users adds to the frozen global ranker, trained for all groups in one pass.
 
-A delta is a low-rank change of the state query (LoRA, Hu et al. 2022) and own mixing weights, trained on the cached
-states of the group's users alone. It is gated by n / (n + gate_users), the shrinkage of a group mean, so that a thin
-group stays with the global ranker. A group's delta depends on nothing but its own users: one trained alone equals the
-same one trained with all others. The control arms (one group of everybody, random groups) come from the same function
-and get the same number of steps.
+An arm is a division of the users into groups: the segments, or a control (everybody, random groups). All arms see the same
+examples in the same steps, so the global network runs once for all of them. A group's loss is the mean over its own users,
+weighted by how surely they belong to it, and losses are summed over groups. Since AdamW treats every number by itself
+(Loshchilov & Hutter 2019), a group trained with others is the group trained alone.
 
-Lives here: training deltas, scoring with them and their bytes. Does not live here: who belongs to which segment.
+A gate says how much of a delta is used. It is chosen on the snapshot week, which no delta learns from, toward the global
+ranker: the smallest that is within one standard error of the best (Breiman et al. 1984), none unless the best gain is
+more than one standard error, and then shrunk by n / (n + gate_users) as a group mean is. The idea is that of GLSLIM
+(Christakopoulou & Karypis 2016), where a user's own weight of the local model is learned.
+
+Lives here: training and gates. Does not live here: what a delta is, and who belongs to which segment.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
+from torch import Tensor
 
 from segflow.config import RankerConfig
+from segflow.config.rankers import SegmentMethod
+from segflow.rankers.deltas import Deltas, Membership, taken
 from segflow.rankers.examples import Examples
-from segflow.rankers.global_ranker import Delta, GlobalRanker, learning_rate_at, ranking_loss, shuffled
+from segflow.rankers.global_ranker import Frozen, learning_rate_at
+from segflow.rankers.losses import RowLosses
+
+GATES = (0.0, 0.25, 0.5, 0.75, 1.0)
+METHODS: Mapping[SegmentMethod, tuple[str, ...]] = {
+    "deltas": ("down", "up", "bias", "explore", "repeat"),
+    "last_layer": ("bias", "explore", "repeat"),
+    "bias": ("bias",),
+    "weights": ("explore", "repeat"),
+}
+"""Which parts of a delta are learned."""
+
+_BLOCK = 512
+
+
+class Freezes(Protocol):
+    """A global ranker, or what stands for one."""
+
+    @property
+    def item_vectors(self) -> Tensor:
+        """(C, W) the vectors that the state query points at."""
+        ...
+
+    def frozen(self, examples: Examples, rows: npt.NDArray[np.int64]) -> Frozen:
+        """What is known of the examples ``rows``."""
+        ...
+
+
+def fit_segment_rankers(
+    ranker: Freezes,
+    training: Examples,
+    validation: Examples,
+    arms: Sequence[Membership],
+    config: RankerConfig,
+    seed: int,
+) -> list[Deltas]:
+    """The deltas of each arm's groups: learned on ``training``, gated by what they gain on ``validation``."""
+    trained = train_deltas(ranker, training, arms, config, seed)
+    return gated(ranker, trained, training, validation, arms, config)
 
 
 def train_deltas(
-    ranker: GlobalRanker, training: Examples, assignment: npt.NDArray[np.int64], config: RankerConfig, seed: int
-) -> dict[int, Delta]:
-    """One delta for each group in ``assignment``: (U,) group of each user, -1 for none.
+    ranker: Freezes,
+    training: Examples,
+    arms: Sequence[Membership],
+    config: RankerConfig,
+    seed: int,
+    free: Sequence[str] | None = None,
+) -> list[Deltas]:
+    """The deltas of each arm's groups, with gates of one. A group without an example keeps a delta that adds nothing.
 
-    A group without a training example gets a delta that changes nothing.
+    free: the parts of a delta that are learned, those of ``rankers.segment_method`` by default; the others add nothing.
     """
-    groups = assignment[training.users]
-    codes = [int(code) for code in np.unique(assignment[assignment >= 0])]
-    return {code: _train(ranker, training, np.flatnonzero(groups == code), config, seed) for code in codes}
-
-
-def _train(
-    ranker: GlobalRanker, training: Examples, rows: npt.NDArray[np.int64], config: RankerConfig, seed: int
-) -> Delta:
-    network = ranker.network
-    generator = torch.Generator().manual_seed(seed)
-    (states, width), hidden = network.query.shape, network.repeat_out.in_features
-    users = len(np.unique(training.users[rows]))
-    delta = Delta(
-        down=torch.randn(states, config.delta_rank, generator=generator) / states**0.5,
-        up=torch.zeros(config.delta_rank, width),
-        explore=torch.zeros(3),
-        repeat=torch.zeros(hidden),
-        gate=users / (users + config.gate_users) if users else 0.0,
-    )
-    if not users:
-        return delta
-    weights = [delta.down, delta.up, delta.explore, delta.repeat]
-    for weight in weights:
-        weight.requires_grad_(True)
+    start = _nothing(ranker, training, config, seed)
+    deltas = [[start.copy() for _ in range(arm.groups)] for arm in arms]
+    groups = [
+        (one, torch.where(arm.group == code, arm.share, 0.0))
+        for arm, of_arm in zip(arms, deltas, strict=True)
+        for code, one in enumerate(of_arm)
+    ]
+    weights = [
+        getattr(one, name).requires_grad_() for one, _ in groups for name in free or METHODS[config.segment_method]
+    ]
     optimizer = torch.optim.AdamW(weights, lr=config.delta_learning_rate, weight_decay=config.delta_weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_at(step, config.delta_steps))
-    for batch_rows in shuffled(rows, config, seed, config.delta_steps):
-        batch, frozen = training.batch(batch_rows), ranker.frozen(training, batch_rows)
-        scores = frozen.scores + delta.added(frozen, ranker.item_vectors)
-        loss = ranking_loss(scores, batch, config.new_item_weight)
+    for rows in _slots(len(training), config, seed):
+        frozen = ranker.frozen(training, rows)
+        losses = RowLosses.of(training.batch(rows), training.candidates)
         optimizer.zero_grad()
-        loss.backward()
+        for one, share in groups:
+            # Sums over the group's own rows alone: to the last bit, they do not depend on which groups are trained.
+            own = torch.nonzero(share[frozen.users] > 0)[:, 0]
+            if len(own):
+                _mean_loss(ranker, one, taken(frozen, own), losses.take(own), share, config.new_item_weight).backward()
         optimizer.step()
         schedule.step()
     for weight in weights:
         weight.requires_grad_(False)
-    return delta
+    return [Deltas.stacked(of_arm) for of_arm in deltas]
 
 
-def score_with_deltas(
-    ranker: GlobalRanker,
-    deltas: Mapping[int, Delta],
-    assignment: npt.NDArray[np.int64],
-    examples: Examples,
-    rows: npt.NDArray[np.int64],
-) -> npt.NDArray[np.float32]:
-    """(rows, C) scores, each user's with the delta of its group; users of no group get the global ranker's."""
-    groups = assignment[examples.users[rows]]
-    scores = np.empty((len(rows), examples.candidates), np.float32)
-    for code in np.unique(groups):
-        chosen = np.flatnonzero(groups == code)
-        scores[chosen] = ranker.score(examples, rows[chosen], deltas.get(int(code)))
-    return scores
+def _mean_loss(
+    ranker: Freezes, delta: Deltas, frozen: Frozen, losses: RowLosses, share: Tensor, new_weight: float
+) -> Tensor:
+    """The mean over a group's users, weighted by how surely they belong; the delta is learned at full strength."""
+    scores = frozen.scores + delta.added(frozen, ranker.item_vectors, torch.ones(len(frozen.users), 1))
+    weights = share[frozen.users] @ losses.asked
+    means = (share[frozen.users] @ losses(scores)) / weights.clamp(min=1e-9)
+    return means @ means.new_tensor([1.0, new_weight])
 
 
-def delta_to_bytes(delta: Delta) -> bytes:
-    """Safetensors of one group's delta."""
-    tensors = {name: getattr(delta, name).contiguous() for name in ("down", "up", "explore", "repeat")}
-    return save_tensors(tensors | {"gate": torch.tensor(delta.gate, dtype=torch.float64)})
+def gated(
+    ranker: Freezes,
+    deltas: Sequence[Deltas],
+    training: Examples,
+    validation: Examples,
+    arms: Sequence[Membership],
+    config: RankerConfig,
+) -> list[Deltas]:
+    """The same deltas with the gates that ``validation`` chooses, shrunk by the number of users in ``training``."""
+    losses: list[list[Tensor]] = [[] for _ in arms]
+    for start in range(0, len(validation), _BLOCK):
+        rows = np.arange(start, min(start + _BLOCK, len(validation)))
+        frozen, judge = ranker.frozen(validation, rows), RowLosses.of(validation.batch(rows), validation.candidates)
+        for found, one, arm in zip(losses, deltas, arms, strict=True):
+            added = one.added(frozen, ranker.item_vectors, arm.weights(frozen.users, len(one)))
+            of_gate = torch.stack([judge(frozen.scores + gate * added) for gate in GATES])
+            found.append(of_gate @ of_gate.new_tensor([1.0, config.new_item_weight]))
+    taught, asked = torch.from_numpy(np.unique(training.users)), torch.from_numpy(validation.users)
+    gates = []
+    for found, one, arm in zip(losses, deltas, arms, strict=True):
+        gains = -torch.cat([torch.zeros(len(GATES), 0), *found], dim=1)
+        users = [int((arm.group[taught] == code).sum()) for code in range(len(one))]
+        chosen = [choose_gate(gains[:, arm.group[asked] == code].T) for code in range(len(one))]
+        gates.append([gate * n / (n + config.gate_users) if n else 0.0 for gate, n in zip(chosen, users, strict=True)])
+    return [replace(one, gate=torch.tensor(gate)) for one, gate in zip(deltas, gates, strict=True)]
 
 
-def delta_from_bytes(data: bytes) -> Delta:
-    """The inverse of ``delta_to_bytes``."""
-    tensors = load_tensors(data)
-    return Delta(gate=float(tensors.pop("gate")), **tensors)
+def choose_gate(values: Tensor) -> float:
+    """The smallest gate whose mean of (users, gates) ``values`` is within one paired standard error of the best."""
+    if len(values) < 2:
+        return 0.0
+    means = values.mean(0)
+    best = int(means.argmax())
+    errors = (values - values[:, best : best + 1]).std(0) / len(values) ** 0.5
+    return GATES[int((means >= means[best] - errors).nonzero()[0])]
+
+
+def _slots(examples: int, config: RankerConfig, seed: int) -> Iterator[npt.NDArray[np.int64]]:
+    """The examples of each step, the same for all arms: all of them once before any of them twice."""
+    rng = np.random.default_rng(seed)
+    steps = np.array_split(np.arange(config.delta_steps), config.delta_passes)
+    for part in steps:
+        for rows in np.array_split(rng.permutation(examples), len(part)):
+            if len(rows):
+                yield np.sort(rows)
+
+
+def _nothing(ranker: Freezes, training: Examples, config: RankerConfig, seed: int) -> Deltas:
+    """The delta that adds nothing yet, the same start for every group."""
+    candidates, width = ranker.item_vectors.shape
+    example = ranker.frozen(training, np.arange(1))
+    states = example.states.shape[1]
+    return Deltas(
+        down=torch.randn(1, states, config.delta_rank, generator=torch.Generator().manual_seed(seed)) / states**0.5,
+        up=torch.zeros(1, config.delta_rank, width),
+        bias=torch.zeros(1, candidates),
+        explore=torch.zeros(1, example.explore.shape[2]),
+        repeat=torch.zeros(1, example.hidden.shape[1]),
+        gate=torch.ones(1),
+    )

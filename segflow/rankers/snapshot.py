@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,8 @@ from segflow.rankers.examples import Examples, build_examples, training_cuts
 from segflow.rankers.features import Features, ItemHistory, candidate_items
 from segflow.representation.behavior import BehaviorModel
 from segflow.representation.sequences import MICROSECONDS_PER_WEEK, EventSequences
+
+Label = TypeVar("Label")
 
 
 @dataclass(frozen=True)
@@ -71,10 +74,6 @@ class RankingWeek:
         """What the simple scorers read, at the cut of `after`."""
         return self.history.at(self.start_us + weeks * MICROSECONDS_PER_WEEK, self.config.half_life_days)
 
-    def assignment(self, groups: Mapping[str, int]) -> npt.NDArray[np.int64]:
-        """(U,) group number of each user of the sequences, -1 for users without one."""
-        return np.array([groups.get(str(user), -1) for user in self.sequences.user_ids], np.int64)
-
     def _examples(self, cuts: list[int], *, only_with_targets: bool = True, sample: bool = False) -> Examples:
         return build_examples(
             self.sequences,
@@ -87,8 +86,8 @@ class RankingWeek:
         )
 
 
-def placebo_groups(segment_of: Mapping[str, str], seed: int) -> dict[str, str]:
-    """The same users in random groups of the same sizes: what a segmentation without meaning would gain."""
+def placebo_groups(segment_of: Mapping[str, Label], seed: int) -> dict[str, Label]:
+    """The same labels dealt to the same users at random: what a segmentation without meaning would gain."""
     users = sorted(segment_of)
     labels = [segment_of[user] for user in users]
     order = np.random.default_rng(seed).permutation(len(users))

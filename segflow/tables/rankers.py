@@ -17,6 +17,7 @@ CONTROL_RANKERS = model_table(
     Column("arm", "VARCHAR", "control arm"),
     Column("group_id", "VARCHAR", "group inside the arm"),
     Column("users", "VARCHAR[]", "members of the group"),
+    Column("shares", "REAL[]", "how surely each of them belongs to it, 0 to 1"),
 )
 
 RECOMMENDATIONS = Table(

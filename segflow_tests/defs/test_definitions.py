@@ -93,9 +93,7 @@ def test_a_window_ends_where_it_says(window: Window, end: date) -> None:
     assert first == WEEK - timedelta(weeks=CONFIG.calendar.history_weeks)
 
 
-@pytest.mark.parametrize(
-    "name", ["behavior_model", "text_adapter", "user_views", "user_embeddings", "segmentation", "segment_rankers"]
-)
+@pytest.mark.parametrize("name", ["behavior_model", "text_adapter", "user_views", "user_embeddings", "segmentation"])
 def test_what_learns_sees_nothing_of_its_own_week(name: str) -> None:
     """Tables of the same week are made by plans of which the same holds."""
     for table, window in PLANS[name].reads.items():
@@ -126,6 +124,8 @@ def test_only_what_tunes_and_tests_reads_the_snapshot_week() -> None:
     }
     assert readers == {
         "global_ranker",
+        "segment_rankers",
+        "control_rankers",
         "recommendations",
         "ranking_results",
         "representation_probe",

@@ -1,4 +1,4 @@
-"""The rankers: better than their parts, honest about time, and deltas that depend on their own group only."""
+"""The global ranker: better than its parts, and honest about time."""
 
 from __future__ import annotations
 
@@ -10,11 +10,8 @@ import torch
 
 from segflow.rankers.examples import Examples, training_cuts
 from segflow.rankers.global_ranker import GlobalRanker, fit_global_ranker, ranking_loss
-from segflow.rankers.segment_rankers import delta_from_bytes, delta_to_bytes, score_with_deltas, train_deltas
 from segflow.representation.sequences import MICROSECONDS_PER_WEEK as WEEK
 from segflow_tests.rankers.conftest import CONFIG, SNAPSHOT, USERS, World
-
-GROUPS = np.arange(USERS) % 3
 
 
 def _rows(examples: Examples) -> np.ndarray:
@@ -90,52 +87,3 @@ def test_scoring_everybody_in_blocks_is_the_same(world: World) -> None:
     whole = world.ranker.score(world.everybody, _rows(world.everybody))
     blocks = [world.ranker.score(world.everybody, rows) for rows in np.array_split(_rows(world.everybody), 7)]
     np.testing.assert_allclose(whole, np.concatenate(blocks), atol=1e-4)
-
-
-def test_one_group_alone_equals_the_same_group_among_others(world: World) -> None:
-    before = world.ranker.to_bytes()
-    together = train_deltas(world.ranker, world.training, GROUPS, CONFIG, seed=0)
-    assert sorted(together) == [0, 1, 2]
-    alone = train_deltas(world.ranker, world.training, np.where(GROUPS == 1, 7, -1), CONFIG, seed=0)
-    assert delta_to_bytes(alone[7]) == delta_to_bytes(together[1])
-    assert delta_to_bytes(together[0]) != delta_to_bytes(together[1])
-    assert world.ranker.to_bytes() == before, "the global ranker is frozen"
-
-
-def test_deltas_lower_the_training_loss_of_their_group(world: World) -> None:
-    halves = np.arange(USERS) % 2
-    deltas = train_deltas(world.ranker, world.training, halves, CONFIG, seed=0)
-    for code, delta in deltas.items():
-        rows = np.flatnonzero(halves[world.training.users] == code)
-        batch = world.training.batch(rows)
-        with torch.no_grad():
-            before = ranking_loss(world.ranker.network(batch), batch, CONFIG.new_item_weight)
-            scores = torch.from_numpy(world.ranker.score(world.training, rows, delta))
-            after = ranking_loss(scores, batch, CONFIG.new_item_weight)
-        assert after < before
-
-
-def test_thin_groups_stay_near_the_global_ranker(world: World) -> None:
-    assignment = np.where(np.arange(USERS) < 2, 0, 1)
-    deltas = train_deltas(world.ranker, world.training, assignment, CONFIG, seed=0)
-    assert deltas[0].gate == pytest.approx(2 / 22)
-    assert deltas[1].gate == pytest.approx(58 / 78)
-
-
-def test_users_of_no_group_get_the_global_ranker(world: World) -> None:
-    assignment = np.where(np.arange(USERS) % 2 == 0, 4, -1)
-    deltas = train_deltas(world.ranker, world.training, assignment, CONFIG, seed=0)
-    rows = _rows(world.everybody)
-    scores = score_with_deltas(world.ranker, deltas, assignment, world.everybody, rows)
-    base = world.ranker.score(world.everybody, rows)
-    np.testing.assert_allclose(scores[1::2], base[1::2], atol=1e-4)
-    assert np.abs(scores[::2] - base[::2]).max() > 1e-3
-
-
-def test_delta_bytes_round_trip(world: World) -> None:
-    delta = train_deltas(world.ranker, world.training, GROUPS, CONFIG, seed=0)[2]
-    back = delta_from_bytes(delta_to_bytes(delta))
-    rows = _rows(world.test)
-    np.testing.assert_array_equal(
-        world.ranker.score(world.test, rows, back), world.ranker.score(world.test, rows, delta)
-    )

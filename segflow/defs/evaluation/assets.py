@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -19,12 +18,9 @@ from segflow.defs.partitions import (
     THIS_AND_EARLIER_WEEKS,
     WEEKLY,
 )
-from segflow.defs.reading import global_ranker_of, ranking_week, segment_deltas, segments_of
+from segflow.defs.reading import control_groups, global_ranker_of, ranking_week, segment_groups, segments_of
 from segflow.defs.step import Step
 from segflow.sql import load
-
-if TYPE_CHECKING:
-    from segflow.rankers.global_ranker import Delta
 
 GROUP = "evaluation"
 
@@ -54,15 +50,12 @@ def ranking_results(step: Step) -> None:
 
     week, ranker, segment_of = ranking_week(step), global_ranker_of(step), segments_of(step)
     examples = week.after()
-    deltas = segment_deltas(step)
-    members = {name: [user for user, segment in segment_of.items() if segment == name] for name in deltas}
+    controls = control_groups(step, week.sequences.user_ids)
     arms = [
         *simple_arms(week, examples),
-        ranker_arm("global", "global", week, ranker, examples),
-        *(ranker_arm(name, "control", week, ranker, examples, groups) for name, groups in _controls(step).items()),
-        ranker_arm(
-            "segments", "segments", week, ranker, examples, {name: (members[name], deltas[name]) for name in deltas}
-        ),
+        ranker_arm("global", "global", ranker, examples),
+        *(ranker_arm(name, "control", ranker, examples, grouped) for name, grouped in controls.items()),
+        ranker_arm("segments", "segments", ranker, examples, segment_groups(step, week.sequences.user_ids)),
     ]
     rows = evaluate(arms, week, examples, segment_of, step.config.seed)
     categories = {row["item_id"]: (row["category"] or ["none"])[0] for row in step.read(tables.ITEMS).to_pylist()}
@@ -136,15 +129,3 @@ def evaluation_report(step: Step) -> None:
             [{**row, "summary": report.json, "html": report.html}], schema=tables.EVALUATION_REPORT.arrow
         ),
     )
-
-
-def _controls(step: Step) -> dict[str, dict[str, tuple[list[str], Delta]]]:
-    """Control arm -> group -> members and delta; none in a week without segments."""
-    from segflow.rankers.segment_rankers import delta_from_bytes
-
-    if not segments_of(step):
-        return {}
-    arms: dict[str, dict[str, tuple[list[str], Delta]]] = {}
-    for row in step.read(tables.CONTROL_RANKERS).to_pylist():
-        arms.setdefault(row["arm"], {})[row["group_id"]] = (row["users"], delta_from_bytes(row["model"]))
-    return arms

@@ -10,7 +10,6 @@ import pyarrow.compute as pc
 from segflow import tables
 from segflow.defs.materializes import materializes
 from segflow.defs.partitions import (
-    HISTORY,
     HISTORY_AND_WEEK,
     SAME_WEEK,
     SEGMENTS_OF_WEEK,
@@ -19,7 +18,7 @@ from segflow.defs.partitions import (
     WEEKLY,
     for_week_segment,
 )
-from segflow.defs.reading import global_ranker_of, ranking_week, segment_deltas, segments_of
+from segflow.defs.reading import global_ranker_of, members_of, ranking_week, segment_groups, segments_of
 from segflow.defs.step import Step, storage_key
 from segflow.errors import UserError
 
@@ -72,7 +71,7 @@ def global_ranker(step: Step) -> None:
     reads={
         table: for_week_segment(window)
         for table, window in {
-            tables.EVENTS: HISTORY,
+            tables.EVENTS: HISTORY_AND_WEEK,
             tables.ITEM_EMBEDDINGS: SNAPSHOT,
             tables.BEHAVIOR_MODEL: SAME_WEEK,
             tables.GLOBAL_RANKER: SAME_WEEK,
@@ -86,13 +85,13 @@ def global_ranker(step: Step) -> None:
     kinds=["pytorch"],
 )
 def segment_rankers(step: Step) -> None:
-    """Low-rank deltas on the frozen backbone. One segment trained alone equals the same one trained with the others."""
-    from segflow.rankers.segment_rankers import delta_to_bytes, train_deltas
+    """Deltas on the frozen global ranker, gated on the snapshot week. One trained alone equals one trained with all."""
+    from segflow.rankers.deltas import Membership
+    from segflow.rankers.segment_rankers import fit_segment_rankers
 
-    week, ranker = ranking_week(step), global_ranker_of(step)
-    segment_of = segments_of(step)
+    week, ranker, members = ranking_week(step), global_ranker_of(step), members_of(step)
     wanted = sorted(str(storage_key(key)[1]) for key in step.keys)
-    living = sorted(set(segment_of.values()))
+    living = sorted({segment for segment, _ in members.values()})
     missing = sorted(set(wanted) - set(living))
     if len(missing) == len(wanted):
         raise UserError(
@@ -100,13 +99,13 @@ def segment_rankers(step: Step) -> None:
         )
     # A range over segment ids may hold some that live in other weeks only: their partitions of this week stay empty.
     wanted = [segment for segment in wanted if segment in living]
-    groups = {user: wanted.index(segment) for user, segment in segment_of.items() if segment in wanted}
-    assignment = week.assignment(groups)
-    deltas = train_deltas(ranker, week.training, assignment, step.config.rankers, step.config.seed)
+    arm = Membership.of(week.sequences.user_ids, wanted, members)
+    config, seed = step.config.rankers, step.config.seed
+    (deltas,) = fit_segment_rankers(ranker, week.training, week.validation(), [arm], config, seed)
     rows = [
         step.model_row(
-            delta_to_bytes(deltas[code]),
-            {"users": int((assignment == code).sum()), "gate": deltas[code].gate},
+            deltas.only(code).to_bytes(),
+            {"users": int((arm.group == code).sum()), "gate": float(deltas.gate[code])},
             segment_id=segment,
         )
         for code, segment in enumerate(wanted)
@@ -118,7 +117,7 @@ def segment_rankers(step: Step) -> None:
     tables.CONTROL_RANKERS,
     group=GROUP,
     reads={
-        tables.EVENTS: HISTORY,
+        tables.EVENTS: HISTORY_AND_WEEK,
         tables.ITEM_EMBEDDINGS: SNAPSHOT,
         tables.BEHAVIOR_MODEL: SAME_WEEK,
         tables.GLOBAL_RANKER: SAME_WEEK,
@@ -131,27 +130,27 @@ def segment_rankers(step: Step) -> None:
 )
 def control_rankers(step: Step) -> None:
     """A gain that random groups of the same sizes share is a gain of more training, not of segments."""
-    from segflow.rankers.segment_rankers import delta_to_bytes, train_deltas
+    from segflow.rankers.deltas import Membership
+    from segflow.rankers.segment_rankers import fit_segment_rankers
     from segflow.rankers.snapshot import placebo_groups
 
-    week, ranker = ranking_week(step), global_ranker_of(step)
-    segment_of = segments_of(step)
-    training, seed = week.training, step.config.seed
-    arms = {EVERYBODY: dict.fromkeys(segment_of, "everybody")}
-    arms |= {
-        f"placebo_{number}": placebo_groups(segment_of, seed + number)
-        for number in range(1, step.config.rankers.placebos + 1)
-    }
-    rows = []
-    for arm, group_of in arms.items():
-        names = sorted(set(group_of.values()))
-        codes = {user: names.index(group) for user, group in group_of.items()}
-        deltas = train_deltas(ranker, training, week.assignment(codes), step.config.rankers, seed)
-        for code, name in enumerate(names):
-            members = sorted(user for user, group in codes.items() if group == code)
-            row = step.model_row(delta_to_bytes(deltas[code]), {"users": len(members)}, arm=arm, group_id=name)
-            rows.append(row.append_column("users", pa.array([members], pa.list_(pa.string()))))
+    week, ranker, members = ranking_week(step), global_ranker_of(step), members_of(step)
+    config, seed = step.config.rankers, step.config.seed
+    arms = {EVERYBODY: dict.fromkeys(members, ("everybody", 1.0))}
+    arms |= {f"placebo_{number}": placebo_groups(members, seed + number) for number in range(1, config.placebos + 1)}
     # A week without segments needs no controls.
+    arms = arms if members else {}
+    names = {arm: sorted({group for group, _ in dealt.values()}) for arm, dealt in arms.items()}
+    groups = [Membership.of(week.sequences.user_ids, names[arm], dealt) for arm, dealt in arms.items()]
+    fitted = fit_segment_rankers(ranker, week.training, week.validation(), groups, config, seed)
+    rows = []
+    for (arm, dealt), deltas in zip(arms.items(), fitted, strict=True):
+        for code, name in enumerate(names[arm]):
+            own = {user: share for user, (group, share) in sorted(dealt.items()) if group == name}
+            figures = {"users": len(own), "gate": float(deltas.gate[code])}
+            row = step.model_row(deltas.only(code).to_bytes(), figures, arm=arm, group_id=name)
+            row = row.append_column("users", pa.array([list(own)], pa.list_(pa.string())))
+            rows.append(row.append_column("shares", pa.array([list(own.values())], pa.list_(pa.float32()))))
     everything = pa.concat_tables(rows) if rows else tables.CONTROL_RANKERS.arrow.empty_table()
     step.write(tables.CONTROL_RANKERS, everything.select(tables.CONTROL_RANKERS.column_names))
 
@@ -176,11 +175,11 @@ def recommendations(step: Step) -> None:
     """For the week after the snapshot week, from everything known by then; users without a segment get the global ranker."""
     from segflow.rankers.recommend import recommendation_rows
 
-    segment_of = segments_of(step)
+    week, segment_of = ranking_week(step), segments_of(step)
     rows = recommendation_rows(
-        ranking_week(step),
+        week,
         global_ranker_of(step),
-        segment_deltas(step),
+        segment_groups(step, week.sequences.user_ids),
         segment_of,
         step.config.rankers.recommendations,
     )

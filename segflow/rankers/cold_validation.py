@@ -134,14 +134,17 @@ def simulated_week(
 def last_items(history: ItemHistory, cut_us: int, users: Rows, count: int, seed: int) -> sparse.csr_array:
     """(B, C) a one at each of the ``count`` items that a user had last before the cut; those of one day by chance."""
     user, item, day = history.known(cut_us)
-    order = np.lexsort((np.random.default_rng(seed).random(len(user)), day, user))
+    # Drawn for every row, so that a user's items do not depend on who else is asked.
+    chance = np.random.default_rng(seed).random(len(user))
+    own = np.isin(user, users)
+    user, item, day, chance = user[own], item[own], day[own], chance[own]
+    order = np.lexsort((chance, day, user))
     user, item = user[order], item[order]
-    # Rows of a user end with the latest; those from `count` before the end on are kept.
-    behind = np.searchsorted(user, user, side="right") - np.arange(len(user))
-    kept = (behind <= count) & np.isin(user, users)
+    # Rows of a user end with the latest.
+    latest = np.searchsorted(user, user, side="right") - np.arange(len(user)) <= count
     shape = (history.users, len(history.candidates))
-    ones = np.ones(int(kept.sum()), np.float32)
-    made = sparse.csr_array((ones, (user[kept], item[kept])), shape=shape)[users]
+    ones = np.ones(int(latest.sum()), np.float32)
+    made = sparse.csr_array((ones, (user[latest], item[latest])), shape=shape)[users]
     # An item had on several of these days counts for each of them.
     made.sum_duplicates()
     return made

@@ -33,6 +33,7 @@ from segflow.rankers.recommend import top_items
 from segflow.representation.sequences import MICROSECONDS_PER_WEEK
 
 Rows = npt.NDArray[np.int64]
+_Values = tuple[Rows, npt.NDArray[np.float64]]
 
 GRID = (3.0, 30.0, 300.0)
 """Shrinkages that are tried for each step."""
@@ -152,15 +153,7 @@ def last_items(history: ItemHistory, cut_us: int, users: Rows, count: int, seed:
 
 def choose_shrinkage(simulated: Iterable[Simulated]) -> tuple[Shrinkage, list[Trial]]:
     """The chain of the steps that earned their place, and how each was judged; from general to preferred."""
-    found: dict[tuple[str, Shrinkage], list[tuple[Rows, npt.NDArray[np.float64]]]] = {}
-    for one in simulated:
-        for case, users in one.cases.items():
-            reached = step_reached(one.known, users, case)
-            wanted, rows = one.wanted[reached], one.rows[reached]
-            for setting in _settings(case):
-                scores, _ = fallback_scores(replace(one.known, shrinkage=setting), users)
-                found.setdefault((case, setting), []).append((rows, ndcg(scores[reached], wanted)))
-    mean = {key: _per_user(parts) for key, parts in found.items()}
+    mean = {key: _per_user(parts) for key, parts in _judged(simulated).items()}
     chosen, trials = OFF, []
     for case in ("social", "content", "attributes", "segment"):
         below = replace(OFF, content=chosen.content) if case == "segment" else OFF
@@ -175,6 +168,19 @@ def choose_shrinkage(simulated: Iterable[Simulated]) -> tuple[Shrinkage, list[Tr
         if trials[-1].earned:
             chosen = replace(chosen, **{case: best})
     return chosen, trials
+
+
+def _judged(simulated: Iterable[Simulated]) -> dict[tuple[str, Shrinkage], list[_Values]]:
+    """NDCG@10 of the users of each case under each setting, part by part."""
+    found: dict[tuple[str, Shrinkage], list[_Values]] = {}
+    for one in simulated:
+        for case, users in one.cases.items():
+            reached = step_reached(one.known, users, case)
+            wanted, rows = one.wanted[reached], one.rows[reached]
+            for setting in _settings(case):
+                scores, _ = fallback_scores(replace(one.known, shrinkage=setting), users)
+                found.setdefault((case, setting), []).append((rows, ndcg(scores[reached], wanted)))
+    return found
 
 
 def step_reached(known: Fallbacks, users: ColdUsers, case: str) -> npt.NDArray[np.bool_]:
@@ -208,7 +214,7 @@ def _by_owners(days: sparse.csr_array, members: Floats) -> Callable[[sparse.csr_
     return by_events
 
 
-def _per_user(parts: list[tuple[Rows, npt.NDArray[np.float64]]]) -> npt.NDArray[np.float64]:
+def _per_user(parts: list[_Values]) -> npt.NDArray[np.float64]:
     """The mean of each user over the weeks in which it was asked, in the order of the rows."""
     users, place = np.unique(np.concatenate([rows for rows, _ in parts]), return_inverse=True)
     values = np.concatenate([values for _, values in parts])

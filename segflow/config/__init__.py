@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 # This package is the one door to what stands in its modules.
 from segflow.config.base import Section, did_you_mean
+from segflow.config.recommendations import BoostConfig, ExclusionConfig, RecommendationConfig
 from segflow.config.representation import (
     AdaptationConfig,
     BehaviorConfig,
@@ -59,7 +60,6 @@ class RankerConfig(Section):
     delta_learning_rate: float = Field(0.002, gt=0, le=1, description="learning rate of a segment's delta")
     delta_weight_decay: float = Field(0.1, ge=0, description="weight decay of a segment's delta")
     placebos: int = Field(3, ge=1, le=50, description="placebo segmentations: random groups of the segments' sizes")
-    recommendations: int = Field(20, ge=1, le=1000, description="items recommended to each user")
     gate_users: float = Field(200.0, ge=0, description="users at which a delta counts half; thin segments stay global")
 
 
@@ -136,6 +136,7 @@ class Config(Section):
     probe: ProbeConfig = ProbeConfig()
     segments: SegmentConfig = SegmentConfig()
     rankers: RankerConfig = RankerConfig()
+    recommendations: RecommendationConfig = RecommendationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     storage: StorageConfig = StorageConfig()
     compute: ComputeConfig = ComputeConfig()

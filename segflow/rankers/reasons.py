@@ -54,10 +54,10 @@ class Surrogate:
 
         columns = np.stack([within(column) for column in parts.T], axis=1)
         target = within(scores)
-        weights = np.linalg.lstsq(columns.T @ columns, columns.T @ target, rcond=None)[0]
+        weights: npt.NDArray[np.float64] = np.linalg.lstsq(columns.T @ columns, columns.T @ target, rcond=None)[0]
         total = float(target @ target)
         rest = target - columns @ weights
-        usual = parts.mean(axis=0, dtype=np.float64) if len(parts) else np.zeros(parts.shape[1])
+        usual = (parts.sum(axis=0) / max(len(parts), 1)).astype(np.float64)
         explained = 1 - float(rest @ rest) / total if total else 0.0
         return cls(weights, usual, explained, (total / max(len(scores), 1)) ** 0.5)
 
@@ -189,7 +189,7 @@ def _words(
     groups = facts.group[users].tolist()
     for row, (one, item) in enumerate(zip(code.tolist(), other.tolist(), strict=True)):
         if one == _OFTEN:
-            yield f"You often choose it: on {days[row]} days so far"
+            yield f"You often choose it: on {days[row]} days so far, last {_ago(since[row])}"
         elif one == _DUE:
             yield f"Due again: last {_ago(since[row])}, usually every {every[row]:.0f} days"
         elif one == _AGAIN:

@@ -27,7 +27,7 @@ OFTEN_DAYS = 3
 
 _LEAST = 0.05
 _BLOCK = 1024
-_SAMPLE = 512
+_SAMPLE_USERS, _SAMPLE_PAIRS = 512, 3_000_000
 
 
 @dataclass(frozen=True)
@@ -44,20 +44,20 @@ class Surrogate:
 
     @classmethod
     def of(
-        cls, parts: npt.NDArray[np.floating], scores: npt.NDArray[np.floating], owner: npt.NDArray[np.int64]
+        cls, parts: npt.NDArray[np.float64], scores: npt.NDArray[np.floating], owner: npt.NDArray[np.int64]
     ) -> Surrogate:
         """Fit to (n, k) parts and (n,) scores of the users ``owner``."""
         count = np.maximum(np.bincount(owner, minlength=1), 1)
 
         def within(values: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-            return values - (np.bincount(owner, values, minlength=len(count)) / count)[owner]
+            return np.asarray(values, np.float64) - (np.bincount(owner, values, minlength=len(count)) / count)[owner]
 
         columns = np.stack([within(column) for column in parts.T], axis=1)
         target = within(scores)
-        weights: npt.NDArray[np.float64] = np.linalg.lstsq(columns.T @ columns, columns.T @ target, rcond=None)[0]
+        weights = np.linalg.lstsq(columns.T @ columns, columns.T @ target, rcond=None)[0].astype(np.float64)
         total = float(target @ target)
         rest = target - columns @ weights
-        usual = (parts.sum(axis=0) / max(len(parts), 1)).astype(np.float64)
+        usual: npt.NDArray[np.float64] = parts.sum(axis=0) / max(len(parts), 1)
         explained = 1 - float(rest @ rest) / total if total else 0.0
         return cls(weights, usual, explained, (total / max(len(scores), 1)) ** 0.5)
 
@@ -114,7 +114,8 @@ def reasons_of(
 def _surrogates(facts: Facts, score: Score) -> tuple[Surrogate, Surrogate]:
     """Of items that the user had, and of new ones, from a fixed sample of users."""
     count, width = len(facts.group), len(facts.item_ids)
-    sample = np.unique(np.linspace(0, count - 1, min(count, _SAMPLE)).astype(np.int64))
+    most = min(count, _SAMPLE_USERS, max(1, _SAMPLE_PAIRS // width))
+    sample = np.unique(np.linspace(0, count - 1, most).astype(np.int64))
     scores = np.concatenate([np.zeros((0, width), np.float32), *(score(part) for part in np.array_split(sample, 8))])
     pair, row = facts.had.take(sample)
     again = Surrogate.of(_had_parts(facts, pair), scores[row, facts.had.items[pair]], row)

@@ -10,6 +10,7 @@ import pytest
 from segflow.config import RecommendationConfig
 from segflow.errors import UserError
 from segflow.rankers.rules import Catalogue, Rules, digest_of_file, rules_of
+from segflow.settings import load
 
 CATALOGUE = Catalogue(
     {"a": "Apples", "b": "Bread", "c": "Cider", "d": "Dates"},
@@ -59,6 +60,17 @@ def test_a_file_of_ids(tmp_path: Path) -> None:
 def test_mistakes_name_their_key(settings: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         _rules(**settings)
+
+
+def test_the_file_lies_beside_the_settings(tmp_path: Path) -> None:
+    settings = tmp_path / "segflow.yaml"
+    settings.write_text(
+        "source: {events: {path: e.csv, columns: {user_id: u, item_id: i, event_type: t, ts: s}}}\n"
+        "calendar: {start: 2024-01-01, end: 2024-03-01}\n"
+        "recommendations: {exclude: {file: gone.txt}}\n",
+        encoding="utf-8",
+    )
+    assert load(settings).recommendations.exclude.file == str(tmp_path / "gone.txt")
 
 
 def test_mistakes_of_the_file_name_it(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def make_lists(
     items, scores = recommend(
         score,
         rows,
-        pool_size(count) if varied else count,
+        pool_size(count, config.exposure or 1.0) if varied else count,
         added=rules.added if rules.added.any() else None,
         hidden=had if config.exclude_seen else None,
     )

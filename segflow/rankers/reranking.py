@@ -6,15 +6,20 @@ the pool (recommend.py) and what the lists are then worth (segflow/evaluation).
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
 _STEP = np.float32(2.0**-11)
 
 
-def pool_size(count: int) -> int:
-    """How many of a user's best items lists of ``count`` are chosen from."""
-    return max(100, 5 * count)
+def pool_size(count: int, exposure: float = 1.0) -> int:
+    """How many of a user's best items lists of ``count`` are chosen from.
+
+    With a cap on exposure the lists together need ``count / exposure`` items, so a user's pool should hold as many.
+    """
+    return max(100, 5 * count, min(1000, math.ceil(count / exposure)))
 
 
 def unit_vectors(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -71,23 +76,34 @@ def cap_exposure(
 
     Args:
         items: (U, M) candidates in the order the user would have them.
-        scores: (U, M) their scores; -inf where a user has fewer items.
+        scores: (U, M) their scores; -inf where a user has fewer items, which come last.
     """
-    refused = np.isneginf(scores)
-    best = np.max(scores, axis=1, keepdims=True, where=~refused, initial=np.finfo(np.float32).min)
-    odds = np.where(refused, np.float32(-np.inf), scores - best)
+    there = ~np.isneginf(scores)
+    best = np.max(scores, axis=1, keepdims=True, where=there, initial=np.finfo(np.float32).min)
+    odds = np.where(there, scores - best, np.float32(-np.inf))
     likely = odds - np.log(np.maximum(np.exp(odds).sum(axis=1, keepdims=True), np.float32(1e-30)))
+    length = there.sum(axis=1)
+    # Places of the pool that each user asks for, and the first one not asked for yet.
+    asked = np.tile(np.arange(min(count, items.shape[1])), (len(items), 1))
+    following = np.full(len(items), asked.shape[1])
     while True:
-        asked = ~refused & (np.cumsum(~refused, axis=1) <= count)
-        user, place = np.nonzero(asked)
-        item = items[user, place]
-        crowded = np.bincount(item, minlength=1)[item] > most
-        if not crowded.any():
-            return asked
-        user, place, item = user[crowded], place[crowded], item[crowded]
-        order = np.lexsort((user, -likely[user, place], item))
-        user, place, item = user[order], place[order], item[order]
-        first = np.flatnonzero(np.diff(item, prepend=-1))
-        within = np.arange(len(item)) - np.repeat(first, np.diff(np.append(first, len(item))))
-        over = within >= most
-        refused[user[over], place[over]] = True
+        user, slot = np.nonzero(asked < length[:, None])
+        item = items[user, asked[user, slot]]
+        crowded = np.flatnonzero(np.bincount(item, minlength=1)[item] > most)
+        if not len(crowded):
+            break
+        user, slot, item = user[crowded], slot[crowded], item[crowded]
+        order = np.lexsort((user, -likely[user, asked[user, slot]], item))
+        refused = np.sort(order[_ordinal(item[order]) >= most])
+        user, slot = user[refused], slot[refused]
+        asked[user, slot] = following[user] + _ordinal(user)
+        following += np.bincount(user, minlength=len(items))
+    kept = np.zeros(items.shape, np.bool_)
+    kept[user, asked[user, slot]] = True
+    return kept
+
+
+def _ordinal(values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """How often each of the sorted values came before: 0 for the first of its kind."""
+    first = np.flatnonzero(np.diff(values, prepend=-1))
+    return np.arange(len(values)) - np.repeat(first, np.diff(np.append(first, len(values))))

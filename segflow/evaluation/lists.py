@@ -84,7 +84,7 @@ def list_quality(
         coverage=len(np.unique(recommended)) / len(judges.popularity),
         novelty=float(-np.log2(shares[recommended]).mean()),
         diversity=float(1.0 - same_pairs.mean()),
-        distance=float(1.0 - alike.mean()),
+        distance=max(0.0, float(1.0 - alike.mean())),  # of vectors that are of length one but for rounding
         miscalibration=float(divergence.mean()) if known.any() else 0.0,
     )
 

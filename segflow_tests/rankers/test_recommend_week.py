@@ -21,6 +21,7 @@ from segflow.representation.behavior import fit_behavior_model
 from segflow.representation.sequences import MICROSECONDS_PER_DAY as DAY
 from segflow.representation.sequences import MICROSECONDS_PER_WEEK as WEEK
 from segflow.representation.sequences import EventSequences
+from segflow.tables.rankers import RECOMMENDATIONS
 from segflow_tests.rankers.conftest import CONFIG, ITEMS, SNAPSHOT, USERS, make_log
 
 START = SNAPSHOT  # the snapshot week; lists are for the week after it, the last of the log
@@ -116,6 +117,8 @@ def test_nothing_after_the_cut_changes_a_list(fitted: Fitted, otherwise: Fitted,
 
 
 def test_one_row_a_place_and_who_scored(lists: Recommended) -> None:
+    fields = list(RECOMMENDATIONS.arrow)[1:]
+    assert [(field.name, field.type) for field in lists.rows.schema] == [(field.name, field.type) for field in fields]
     rows = lists.rows.to_pandas()
     assert len(rows) == USERS * 20
     assert lists.users == USERS

@@ -113,7 +113,7 @@ def _absolute(config: Config, folder: Path) -> Config:
         own = folder / Path(section.encoder).expanduser()
         return section.model_copy(update={"encoder": str(own)}) if own.is_dir() else section
 
-    source = config.source
+    source, lists = config.source, config.recommendations
     return config.model_copy(
         update={
             "source": source.model_copy(
@@ -125,6 +125,7 @@ def _absolute(config: Config, folder: Path) -> Config:
                     "inputs": {name: fix(one, "path") for name, one in source.inputs.items()},
                 }
             ),
+            "recommendations": lists.model_copy(update={"exclude": fix(lists.exclude, "file")}),
             "storage": fix(config.storage, "root"),
             "text": encoder(fix(config.text, "cache")),
             "behavior": fix(config.behavior, "checkpoints"),

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 # This package is the one door to what stands in its modules.
 from segflow.config.base import Section, did_you_mean
 from segflow.config.rankers import RankerConfig
+from segflow.config.recommendations import BoostConfig, ExclusionConfig, RecommendationConfig
 from segflow.config.representation import (
     AdaptationConfig,
     BehaviorConfig,
@@ -112,6 +113,7 @@ class Config(Section):
     probe: ProbeConfig = ProbeConfig()
     segments: SegmentConfig = SegmentConfig()
     rankers: RankerConfig = RankerConfig()
+    recommendations: RecommendationConfig = RecommendationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     storage: StorageConfig = StorageConfig()
     compute: ComputeConfig = ComputeConfig()

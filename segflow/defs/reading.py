@@ -21,6 +21,7 @@ from segflow.sql import load
 if TYPE_CHECKING:
     from segflow.rankers.deltas import Grouped
     from segflow.rankers.global_ranker import GlobalRanker
+    from segflow.rankers.rules import Catalogue
     from segflow.rankers.snapshot import RankingWeek
     from segflow.representation.adaptation import Adapter
     from segflow.representation.behavior import BehaviorModel
@@ -208,6 +209,32 @@ def ranking_week(step: Step) -> RankingWeek:
         sequences = event_sequences(step, ids, backbone.event_types)
         _KEPT[key] = RankingWeek.of(sequences, backbone, microseconds(step.week), step.config.rankers)
     return _KEPT[key]
+
+
+def candidate_vectors(step: Step, week: RankingWeek) -> npt.NDArray[np.float32]:
+    """(C, d) text vectors of the week's candidates."""
+    _, vectors = item_vectors(step)
+    return vectors[week.history.candidates]
+
+
+def catalogue(step: Step) -> Catalogue:
+    """Titles and categories of all items."""
+    from segflow.rankers.rules import Catalogue
+
+    rows = step.read(tables.ITEMS, ["item_id", "title", "category"])
+    ids = rows["item_id"].to_pylist()
+    return Catalogue(
+        dict(zip(ids, rows["title"].to_pylist(), strict=True)),
+        dict(zip(ids, rows["category"].to_pylist(), strict=True)),
+    )
+
+
+def segment_names(step: Step) -> dict[str, str]:
+    """Segment -> its name in the step's week."""
+    if not segments_of(step):
+        return {}
+    rows = step.read(tables.SEGMENT_LEDGER, ["segment_id", "name"])
+    return dict(zip(rows["segment_id"].to_pylist(), rows["name"].to_pylist(), strict=True))
 
 
 def global_ranker_of(step: Step) -> GlobalRanker:

@@ -84,6 +84,59 @@ def interval_plot(rows: Sequence[Interval], lines: Sequence[Line], description: 
     return Markup("").join([*parts, Markup("</svg>")])
 
 
+@dataclass(frozen=True)
+class Point:
+    """One point of a curve; `label` stands beside it, `text` is its tooltip."""
+
+    x: float
+    y: float
+    label: str
+    text: str
+
+
+def curve_plot(points: Sequence[Point], axes: tuple[str, str], description: str) -> Markup:
+    """Points joined in their order; `axes` name what goes right and up."""
+    left, right, top, bottom = 90, _WIDTH - 120, 26, 250
+    across = axis_ticks(min(point.x for point in points), max(point.x for point in points))
+    up = axis_ticks(min(point.y for point in points), max(point.y for point in points))
+
+    def place(point: Point) -> tuple[float, float]:
+        x = left + (point.x - across[0]) / (across[-1] - across[0]) * (right - left)
+        y = bottom - (point.y - up[0]) / (up[-1] - up[0]) * (bottom - top)
+        return round(x, 1), round(y, 1)
+
+    parts = [
+        Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(
+            _WIDTH, bottom + 46, description
+        )
+    ]
+    for tick in across:
+        x, _ = place(Point(tick, up[0], "", ""))
+        parts.append(
+            Markup('<line class="grid" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>').format(x, top, bottom)
+            + Markup('<text class="tick" x="{}" y="{}" text-anchor="middle">{:.4g}</text>').format(x, bottom + 18, tick)
+        )
+    for tick in up:
+        _, y = place(Point(across[0], tick, "", ""))
+        parts.append(
+            Markup('<line class="grid" x1="{}" x2="{}" y1="{y}" y2="{y}"/>').format(left, right, y=y)
+            + Markup('<text class="tick" x="{}" y="{}" text-anchor="end">{:.4g}</text>').format(left - 8, y + 4, tick)
+        )
+    parts.append(
+        Markup('<text class="caption" x="{}" y="{}" text-anchor="end">{}</text>').format(right, bottom + 38, axes[0])
+        + Markup('<text class="caption" x="{}" y="{}">{}</text>').format(left, top - 10, axes[1])
+    )
+    places = [place(point) for point in points]
+    joined = " ".join(f"{x},{y}" for x, y in places)
+    parts.append(Markup('<g class="segments"><polyline class="whisker" fill="none" points="{}"/>').format(joined))
+    for point, (x, y) in zip(points, places, strict=True):
+        parts.append(
+            Markup('<g><title>{}</title><circle cx="{}" cy="{}" r="5"/></g>').format(point.text, x, y)
+            + Markup('<text class="value" x="{}" y="{}">{}</text>').format(x + 9, y - 7, point.label)
+        )
+    return Markup("").join([*parts, Markup("</g></svg>")])
+
+
 def _interval_row(row: Interval, low: float, mean: float, high: float, y: float) -> Markup:
     return (
         Markup('<g class="{}"><title>{}: {}</title>').format(row.kind, row.label, row.text)

@@ -1,7 +1,8 @@
-"""Properties of recommended lists that need no ground truth: coverage, novelty, diversity, calibration.
+"""Properties of recommended lists beside accuracy: coverage, novelty, diversity, calibration.
 
-What lives here: one row of such figures per arm. What does not: accuracy (metrics.py). High accuracy with low
-coverage or poor calibration means that everyone is shown the same few things.
+What lives here: one row of such figures per arm, and for the arm that is recommended one per weight of diversity, beside
+what that costs. What does not: accuracy by user (metrics.py). High accuracy with low coverage or poor calibration means that
+everyone is shown the same few things.
 """
 
 from __future__ import annotations
@@ -11,51 +12,79 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+DIVERSITY_WEIGHTS = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
+"""Weights of diversity that the trade-off is told for, beside 0."""
+
 
 @dataclass(frozen=True)
 class ListQuality:
     """Averages over the recommended lists of one arm; see `list_quality` for each definition."""
 
     arm: str
+    diversity_weight: float
+    ndcg_10: float
     coverage: float
     novelty: float
     diversity: float
+    distance: float
     miscalibration: float
+
+
+@dataclass(frozen=True)
+class Judges:
+    """What lists are judged by, besides what users went on to choose.
+
+    popularity: (C,) past users or events of each candidate; categories: (C,) category code of each candidate;
+    history: (U, G) each user's past events per category; vectors: (C, d) text vectors of length one.
+    """
+
+    popularity: npt.NDArray[np.floating]
+    categories: npt.NDArray[np.integer]
+    history: npt.NDArray[np.floating]
+    vectors: npt.NDArray[np.floating]
 
 
 def list_quality(
     arm: str,
     recommended: npt.NDArray[np.integer],
-    popularity: npt.NDArray[np.floating],
-    categories: npt.NDArray[np.integer],
-    history: npt.NDArray[np.floating],
+    ndcg: npt.NDArray[np.floating],
+    judges: Judges,
+    diversity_weight: float = 0.0,
 ) -> ListQuality:
-    """How varied, fresh and fitting the recommended lists are.
+    """How varied, fresh and fitting the recommended lists are, beside their (U,) NDCG.
 
-    recommended: (U, N) candidate indices; popularity: (C,) past users or events of each candidate;
-    categories: (C,) category code of each candidate; history: (U, G) each user's past events per category.
+    recommended: (U, N) candidate indices; diversity_weight: by which they were re-ranked, 0 for not at all.
 
     - coverage: share of candidates recommended to at least one user;
     - novelty: mean of -log2 of a recommended item's share of all popularity, in bits (Vargas & Castells 2011);
       an item without history counts as if it had been seen once;
     - diversity: mean share of pairs within a list whose categories differ;
+    - distance: mean of one minus the cosine of the texts of a pair within a list (Ziegler et al. 2005);
     - miscalibration: mean Jensen-Shannon divergence, in bits, between the categories of the list and of the user's
       history (after Steck 2018), over users with a history: 0 when they agree, 1 when they share nothing.
     """
     users, length = recommended.shape
-    groups = history.shape[1]
-    shares = np.maximum(popularity, 1.0) / np.maximum(popularity, 1.0).sum()
-    of_list = categories[recommended] + np.arange(users)[:, None] * groups
+    groups = judges.history.shape[1]
+    shares = np.maximum(judges.popularity, 1.0) / np.maximum(judges.popularity, 1.0).sum()
+    of_list = judges.categories[recommended] + np.arange(users)[:, None] * groups
     counts = np.bincount(of_list.ravel(), minlength=users * groups).reshape(users, groups)
-    same_pairs = (counts * (counts - 1)).sum(axis=1) / max(length * (length - 1), 1)
-    known = history.sum(axis=1) > 0
-    past = history[known] / history[known].sum(axis=1, keepdims=True)
+    pairs = max(length * (length - 1), 1)
+    same_pairs = (counts * (counts - 1)).sum(axis=1) / pairs
+    known = judges.history.sum(axis=1) > 0
+    past = judges.history[known] / judges.history[known].sum(axis=1, keepdims=True)
     divergence = _jensen_shannon(counts[known] / length, past)
+    # The cosines of all pairs sum to the square of the vectors' sum, less those of each with itself.
+    sums = np.stack([judges.vectors[one].sum(axis=0) for one in recommended])
+    itself = (judges.vectors**2).sum(axis=1)[recommended].sum(axis=1)
+    alike = ((sums**2).sum(axis=1) - itself) / pairs
     return ListQuality(
         arm=arm,
-        coverage=len(np.unique(recommended)) / len(popularity),
+        diversity_weight=diversity_weight,
+        ndcg_10=float(ndcg.mean()),
+        coverage=len(np.unique(recommended)) / len(judges.popularity),
         novelty=float(-np.log2(shares[recommended]).mean()),
         diversity=float(1.0 - same_pairs.mean()),
+        distance=max(0.0, float(1.0 - alike.mean())),  # of vectors that are of length one but for rounding
         miscalibration=float(divergence.mean()) if known.any() else 0.0,
     )
 

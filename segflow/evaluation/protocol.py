@@ -13,14 +13,16 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from segflow.errors import UserError
-from segflow.evaluation.lists import ListQuality, list_quality
-from segflow.evaluation.metrics import CUTOFFS, METRICS, ranking_metrics, top_k
+from segflow.evaluation.lists import DIVERSITY_WEIGHTS, Judges, ListQuality, list_quality
+from segflow.evaluation.metrics import CUTOFFS, METRICS, ranking_metrics
 from segflow.evaluation.verdict import Role
 from segflow.rankers.deltas import Grouped
 from segflow.rankers.examples import Examples
 from segflow.rankers.global_ranker import GlobalRanker
+from segflow.rankers.reranking import marginal_relevance_order, pool_size, unit_vectors
 from segflow.rankers.scorers import COOCCURRENCE, personal_frequency, recent_popularity
 from segflow.rankers.snapshot import RankingWeek
+from segflow.rankers.top import top_items
 
 Score = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]]
 _BLOCK = 512
@@ -81,20 +83,62 @@ def evaluate(
 
 
 def list_qualities(
-    arms: list[Arm], week: RankingWeek, examples: Examples, category_of: Mapping[str, str], count: int = 10
+    arms: list[Arm],
+    week: RankingWeek,
+    examples: Examples,
+    category_of: Mapping[str, str],
+    vectors: npt.NDArray[np.float32],
+    count: int = 10,
 ) -> list[ListQuality]:
-    """Coverage, novelty, diversity and calibration of each arm's top `count`."""
+    """Accuracy, coverage, novelty, diversity and calibration of each arm's top `count`.
+
+    The rankers per segment, which are what is recommended, come once more for each weight of diversity.
+
+    Args:
+        vectors: (C, d) text vectors of the candidates.
+    """
     names = sorted(set(category_of.values())) or ["none"]
     codes = np.array([names.index(category_of.get(item, names[0])) for item in week.candidate_ids])
-    features = week.features_after()
-    popularity = np.bincount(features.pairs.items, minlength=examples.candidates).astype(np.float64)
+    popularity = np.bincount(week.features_after().pairs.items, minlength=examples.candidates).astype(np.float64)
     history = np.zeros((len(examples), len(names)))
     np.add.at(history, (examples.had.user_of_pair, codes[examples.had.items]), 1.0)
-    qualities = []
+    judges = Judges(popularity, codes, history, unit_vectors(vectors))
+    qualities: list[ListQuality] = []
+    varied: list[ListQuality] = []
     for arm in arms:
-        top = np.concatenate([top_k(arm.score(rows), count) for rows in _blocks(len(examples))])
-        qualities.append(list_quality(arm.name, top, popularity, codes, history))
-    return qualities
+        weights = (0.0, *(DIVERSITY_WEIGHTS if arm.role == "segments" else ()))
+        lists = [_lists(arm, examples, rows, judges.vectors, weights, count) for rows in _blocks(len(examples))]
+        for number, weight in enumerate(weights):
+            top = np.concatenate([block[number] for block in lists])
+            row = list_quality(arm.name, top, _ndcg(top, examples), judges, weight)
+            (varied if weight else qualities).append(row)
+    return [*qualities, *varied]
+
+
+def _lists(
+    arm: Arm,
+    examples: Examples,
+    rows: npt.NDArray[np.int64],
+    vectors: npt.NDArray[np.float32],
+    weights: tuple[float, ...],
+    count: int,
+) -> list[npt.NDArray[np.int64]]:
+    """For each weight of diversity the (rows, count) lists of an arm."""
+    items, scores = top_items(arm.score(rows), count if weights == (0.0,) else pool_size(count))
+    of_pool, length = vectors[items], min(count, items.shape[1])
+    orders = (marginal_relevance_order(scores, of_pool, weight, length) for weight in weights if weight)
+    return [items[:, :count], *(np.take_along_axis(items, order, axis=1) for order in orders)]
+
+
+def _ndcg(top: npt.NDArray[np.int64], examples: Examples) -> npt.NDArray[np.float64]:
+    """(U,) NDCG of given lists, as `ranking_metrics` has it."""
+    discounts = 1.0 / np.log2(np.arange(2, top.shape[1] + 2))
+    ideal = np.cumsum(discounts)[np.minimum(np.diff(examples.wanted.offsets), top.shape[1]) - 1]
+    found = [
+        np.take_along_axis(examples.wanted.dense(rows, examples.candidates), top[rows], axis=1)
+        for rows in _blocks(len(examples))
+    ]
+    return np.concatenate(found) @ discounts / ideal
 
 
 def _blocks(examples: int) -> Iterator[npt.NDArray[np.int64]]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup
 
-from segflow.evaluation.charts import Interval, Line, interval_plot, sparkline
+from segflow.evaluation.charts import Interval, Line, Point, curve_plot, interval_plot, sparkline
 from segflow.evaluation.lists import ListQuality
 from segflow.evaluation.statistics import Estimate
 from segflow.evaluation.summary import PRIMARY_TASK, Comparison, EvaluationSummary
@@ -149,10 +149,35 @@ def render(report: ReportInput) -> str:
         latest=[row for row in report.ledger if row.week == max(one.week for one in report.ledger)],
         sparklines=_sparklines(report.ledger),
         probe=_probe_table(report.probe),
+        lists=[row for row in report.lists if not row.diversity_weight],
+        trade_off=_trade_off(report.lists),
+        trade_off_chart=_trade_off_chart(_trade_off(report.lists)),
         largest_null=max(
             (row.null_silhouette for row in report.sweep if row.null_silhouette is not None), default=None
         ),
     )
+
+
+def _trade_off(lists: Sequence[ListQuality]) -> list[ListQuality]:
+    """The arm that was re-ranked for diversity, by weight; empty where none was."""
+    varied = {row.arm for row in lists if row.diversity_weight}
+    return sorted((row for row in lists if row.arm in varied), key=lambda row: row.diversity_weight)
+
+
+def _trade_off_chart(rows: Sequence[ListQuality]) -> Markup:
+    if not rows:
+        return Markup("")
+    points = [
+        Point(
+            row.distance,
+            row.ndcg_10,
+            f"{row.diversity_weight:g}",
+            f"weight {row.diversity_weight:g}: NDCG@10 {row.ndcg_10:.4f}, distance {row.distance:.3f}",
+        )
+        for row in rows
+    ]
+    axes = ("how unlike the items of a list are (mean text distance) →", "NDCG@10 ↑")
+    return curve_plot(points, axes, "NDCG@10 against the diversity of lists, by weight of diversity")
 
 
 def _statement(sentence: str) -> str:

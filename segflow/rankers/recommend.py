@@ -1,82 +1,202 @@
 """Top-N recommendations from scores: exact, block by block, ties always resolved the same way.
 
-Lives here: choosing the best items, and the rows of the recommendations table. Does not live here: scoring.
+Lives here: everybody's best items, the lists made of them, and the rows of the recommendations table. Does not live here:
+scoring, what the rules add to scores (rules.py), how lists are re-ranked (reranking.py) and why an item is in one (reasons.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from segflow.config import RecommendationConfig
+from segflow.errors import UserError
 from segflow.rankers.deltas import Grouped
+from segflow.rankers.facts import Facts
 from segflow.rankers.global_ranker import GlobalRanker
+from segflow.rankers.reasons import reasons_of
+from segflow.rankers.reranking import cap_exposure, marginal_relevance_order, pool_size, unit_vectors
+from segflow.rankers.rules import Catalogue, Rules
 from segflow.rankers.snapshot import RankingWeek
+from segflow.rankers.top import top_items
 
-
-def top_items(
-    scores: npt.NDArray[np.float32], count: int, exclude: npt.NDArray[np.bool_] | None = None
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """The ``count`` best of (U, C) scores: (U, count) candidate positions and their scores, best first.
-
-    Equal scores keep candidate order. Items marked in ``exclude`` (U, C) never appear; where fewer than ``count`` are
-    left, the position is -1 and the score -inf.
-    """
-    if exclude is not None:
-        scores = np.where(exclude, -np.inf, scores)
-    count = min(count, scores.shape[1])
-    # The value of the last place: everything above it is in; of what equals it, the first in candidate order.
-    last = np.partition(scores, scores.shape[1] - count, axis=1)[:, [-count]]
-    above, equal = scores > last, scores == last
-    room = count - above.sum(axis=1, keepdims=True)
-    chosen = above | (equal & (np.cumsum(equal, axis=1) <= room))
-    position = np.nonzero(chosen)[1].reshape(len(scores), count)
-    values = np.take_along_axis(scores, position, axis=1)
-    order = np.argsort(-values, axis=1, kind="stable")
-    position, values = np.take_along_axis(position, order, axis=1), np.take_along_axis(values, order, axis=1)
-    return np.where(np.isneginf(values), -1, position), values.astype(np.float32)
+Score = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]]
+Hidden = Callable[[npt.NDArray[np.int64]], tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]
+_BLOCK = 1024
 
 
 def recommend(
-    score: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]],
+    score: Score,
     rows: npt.NDArray[np.int64],
     count: int,
-    exclude: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.bool_]] | None = None,
-    block: int = 1024,
+    *,
+    added: npt.NDArray[np.float32] | None = None,
+    hidden: Hidden | None = None,
+    block: int = _BLOCK,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Top items of all ``rows``, a block at a time: ``score`` and ``exclude`` map row numbers to (rows, C) arrays."""
-    parts = []
+    """``top_items`` of all ``rows``, a block at a time.
+
+    Args:
+        score: row numbers -> (rows, C) scores.
+        added: (C,) added to everybody's scores; -inf hides an item.
+        hidden: row numbers -> the pairs to be hidden, as positions in these rows and candidates.
+    """
+    places, values = [], []
     for start in range(0, len(rows), block):
         chosen = rows[start : start + block]
-        parts.append(top_items(score(chosen), count, None if exclude is None else exclude(chosen)))
-    if not parts:
+        scores = score(chosen)
+        if added is not None or hidden is not None:
+            scores = scores + (np.float32(0) if added is None else added)
+        if hidden is not None:
+            scores[hidden(chosen)] = -np.inf
+        position, value = top_items(scores, count)
+        places.append(position)
+        values.append(value)
+    if not places:
         return np.zeros((0, count), np.int64), np.zeros((0, count), np.float32)
-    return np.concatenate([position for position, _ in parts]), np.concatenate([value for _, value in parts])
+    return np.concatenate(places), np.concatenate(values)
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Recommended items, user by user, best first: one entry a row. A user may have fewer than asked for, or none."""
+
+    row: npt.NDArray[np.int64]  # position in the rows asked for
+    rank: npt.NDArray[np.int32]  # 1 is best
+    item: npt.NDArray[np.int64]  # candidate
+    score: npt.NDArray[np.float32]
+
+
+def make_lists(
+    score: Score,
+    rows: npt.NDArray[np.int64],
+    config: RecommendationConfig,
+    rules: Rules,
+    vectors: npt.NDArray[np.float32],
+    had: Hidden,
+) -> Lists:
+    """The lists of ``rows`` as the settings want them.
+
+    Args:
+        vectors: (C, d) text vectors of the candidates, by which diversity is told.
+        had: row numbers -> the pairs the users had.
+
+    Raises UserError when `recommendations.exposure` leaves too few places for the lists.
+    """
+    count = config.count
+    varied = config.diversity > 0 or config.exposure is not None
+    items, scores = recommend(
+        score,
+        rows,
+        pool_size(count, config.exposure or 1.0) if varied else count,
+        added=rules.added if rules.added.any() else None,
+        hidden=had if config.exclude_seen else None,
+    )
+    if config.diversity > 0:
+        order = _varied(items, scores, vectors, config)
+        items, scores = np.take_along_axis(items, order, 1), np.take_along_axis(scores, order, 1)
+    kept = ~np.isneginf(scores)
+    if config.exposure is not None:
+        kept = cap_exposure(items, scores, count, _most(config, len(rows), rules))
+    row, place = np.nonzero(kept & (np.cumsum(kept, axis=1) <= count))
+    rank = np.cumsum(kept, axis=1)[row, place].astype(np.int32)
+    return Lists(row, rank, items[row, place], scores[row, place])
+
+
+def _varied(
+    items: npt.NDArray[np.int64],
+    scores: npt.NDArray[np.float32],
+    vectors: npt.NDArray[np.float32],
+    config: RecommendationConfig,
+) -> npt.NDArray[np.int64]:
+    unit = unit_vectors(vectors)
+    # Where items may be refused, the next best are asked for, so the whole pool is put in order.
+    length = items.shape[1] if config.exposure is not None else min(config.count, items.shape[1])
+    blocks = [slice(start, start + _BLOCK // 4) for start in range(0, len(items), _BLOCK // 4)]
+    parts = [marginal_relevance_order(scores[b], unit[items[b]], config.diversity, length) for b in blocks]
+    return np.concatenate([np.zeros((0, length), np.int64), *parts])
+
+
+def _most(config: RecommendationConfig, lists: int, rules: Rules) -> int:
+    """The most lists that one item may be in."""
+    assert config.exposure is not None
+    most = int(config.exposure * lists)
+    left = int((~np.isneginf(rules.added)).sum())
+    if most * left < config.count * lists:
+        raise UserError(
+            f"recommendations.exposure: {left} items in at most {most} lists each do not fill {lists} lists of {config.count}; "
+            f"allow at least {config.count / max(left, 1):.2g}, or lower recommendations.count"
+        )
+    return most
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Everything that scores the users of a week: the ranker, and what each segment adds to it."""
+
+    ranker: GlobalRanker
+    grouped: Grouped | None
+    segment_of: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What people see of items and segments: the catalogue, text vectors (C, d) of the candidates, names of segments."""
+
+    catalogue: Catalogue
+    vectors: npt.NDArray[np.float32]
+    segment_names: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Recommended:
+    """Rows of `recommendations` without the week; users with a list; and how much of the scores the reasons explain (R²)."""
+
+    rows: pa.Table
+    users: int
+    explained: Mapping[str, float]
 
 
 def recommendation_rows(
-    week: RankingWeek,
-    ranker: GlobalRanker,
-    grouped: Grouped | None,
-    segment_of: Mapping[str, str],
-    count: int,
-) -> pa.Table:
-    """user_id, rank, item_id, score, arm and segment_id of everybody's top items for the week after the snapshot week."""
+    week: RankingWeek, ranked: Ranked, shown: Shown, config: RecommendationConfig, rules: Rules
+) -> Recommended:
+    """Everybody's lists for the week after the snapshot week, with a reason for each item."""
     examples = week.after(only_with_targets=False)
-    users = [str(user) for user in week.sequences.user_ids[examples.users]]
-    places, scores = recommend(lambda rows: ranker.score(examples, rows, grouped), np.arange(len(examples)), count)
-    served = np.zeros(len(users), bool) if grouped is None else grouped.membership.group.numpy()[examples.users] >= 0
-    repeat = places.shape[1]
-    candidates = np.asarray(week.candidate_ids)
-    return pa.table(
-        {
-            "user_id": np.repeat(users, repeat),
-            "rank": np.tile(np.arange(1, repeat + 1, dtype=np.int32), len(users)),
-            "item_id": candidates[places.ravel()],
-            "score": scores.ravel().astype(np.float64),
-            "arm": np.repeat(np.where(served, "segment", "global"), repeat),
-            "segment_id": np.repeat([segment_of.get(user, "unassigned") for user in users], repeat),
-        }
-    )
+
+    # Everybody is there, in order: the number of an example is that of its user.
+    def score(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        return ranked.ranker.score(examples, rows, ranked.grouped)
+
+    def had(rows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        pairs, owner = examples.had.take(rows)
+        return owner, examples.had.items[pairs]
+
+    lists = make_lists(score, np.arange(len(examples)), config, rules, shown.vectors, had)
+    facts = Facts.of(week, ranked.segment_of, shown.vectors)
+    reasons = reasons_of(facts, score, lists.row, lists.item, shown.catalogue.titles, shown.segment_names)
+    users = [str(user) for user in week.sequences.user_ids]
+    row = pa.array(lists.row)
+    columns = {
+        "user_id": pa.array(users, pa.string()).take(row),
+        "rank": lists.rank,
+        "item_id": pa.array(week.candidate_ids, pa.string()).take(pa.array(lists.item)),
+        "score": lists.score.astype(np.float64),
+        "arm": pa.array(np.where(_own_ranker(ranked, len(users)), "segment", "global"), pa.string()).take(row),
+        "segment_id": pa.array([ranked.segment_of.get(user, "unassigned") for user in users], pa.string()).take(row),
+        "reason": reasons.code,
+        "reason_item": reasons.item,
+        "reason_text": reasons.text,
+    }
+    return Recommended(pa.table(columns), len(np.unique(lists.row)), reasons.explained)
+
+
+def _own_ranker(ranked: Ranked, users: int) -> npt.NDArray[np.bool_]:
+    """(U,) whose scores are not the global ranker's alone; a gate of zero leaves them to it."""
+    if ranked.grouped is None:
+        return np.zeros(users, bool)
+    group = ranked.grouped.membership.group.numpy()
+    return (group >= 0) & (ranked.grouped.deltas.gate.numpy()[group] > 0)

@@ -28,16 +28,19 @@ RANKING_RESULTS = Table(
 
 LIST_QUALITY = Table(
     "list_quality",
-    "Properties of each arm's top ten that need no ground truth.",
+    "Properties of each arm's top ten beside its accuracy; of the rankers per segment also when re-ranked for diversity.",
     (
         WEEK,
         Column("arm", "VARCHAR", "ranker"),
+        share("diversity_weight", "weight of diversity in re-ranking, as in `recommendations.diversity`; 0 is none"),
+        share("ndcg_10", "NDCG@10, all items"),
         share("coverage", "share of candidates recommended to anyone"),
         Column("novelty", "DOUBLE", "mean surprise of a recommended item, in bits", minimum=0.0),
         share("diversity", "share of pairs in a list from different categories"),
+        Column("distance", "DOUBLE", "mean of one minus the cosine of two texts in a list", minimum=0.0, maximum=2.0),
         Column("miscalibration", "DOUBLE", "distance of the list's categories from the user's history", minimum=0.0),
     ),
-    key=("week", "arm"),
+    key=("week", "arm", "diversity_weight"),
     partitions=("week",),
 )
 

@@ -20,6 +20,8 @@ CONTROL_RANKERS = model_table(
     Column("shares", "REAL[]", "how surely each of them belongs to it, 0 to 1"),
 )
 
+REASONS = ("often", "due", "again", "together", "like", "segment", "popular", "profile")
+
 RECOMMENDATIONS = Table(
     "recommendations",
     "Top items per user for the week after the snapshot week.",
@@ -28,9 +30,12 @@ RECOMMENDATIONS = Table(
         USER,
         Column("rank", "INTEGER", "1 is best", minimum=1),
         Column("item_id", "VARCHAR", "item"),
-        Column("score", "DOUBLE", "score of the arm; comparable inside one user only"),
+        Column("score", "DOUBLE", "score of the arm with boosts, before re-ranking; comparable inside one user only"),
         Column("arm", "VARCHAR", "ranker that scored", values=("global", "segment")),
         Column("segment_id", "VARCHAR", "the user's segment"),
+        Column("reason", "VARCHAR", "what holds of user and item and raised the score most", values=REASONS),
+        Column("reason_item", "VARCHAR", "the item that the user had, which the reason names", nullable=True),
+        Column("reason_text", "VARCHAR", "the reason in words"),
     ),
     key=("week", "user_id", "rank"),
     partitions=("week",),

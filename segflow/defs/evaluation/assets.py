@@ -18,7 +18,14 @@ from segflow.defs.partitions import (
     THIS_AND_EARLIER_WEEKS,
     WEEKLY,
 )
-from segflow.defs.reading import control_groups, global_ranker_of, ranking_week, segment_groups, segments_of
+from segflow.defs.reading import (
+    candidate_vectors,
+    control_groups,
+    global_ranker_of,
+    ranking_week,
+    segment_groups,
+    segments_of,
+)
 from segflow.defs.step import Step
 from segflow.sql import load
 
@@ -59,7 +66,8 @@ def ranking_results(step: Step) -> None:
     ]
     rows = evaluate(arms, week, examples, segment_of, step.config.seed)
     categories = {row["item_id"]: (row["category"] or ["none"])[0] for row in step.read(tables.ITEMS).to_pylist()}
-    lists = [{"week": step.week, **asdict(one)} for one in list_qualities(arms, week, examples, categories)]
+    qualities = list_qualities(arms, week, examples, categories, candidate_vectors(step, week))
+    lists = [{"week": step.week, **asdict(one)} for one in qualities]
     step.note(test_users=len(examples), candidates=examples.candidates)
     step.write(tables.RANKING_RESULTS, rows.add_column(0, "week", pa.array([step.week] * rows.num_rows, pa.date32())))
     step.write(tables.LIST_QUALITY, pa.Table.from_pylist(lists, schema=tables.LIST_QUALITY.arrow))

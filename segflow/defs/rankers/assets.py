@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from segflow import tables
 from segflow.defs.materializes import materializes
 from segflow.defs.partitions import (
+    CONFIG,
     HISTORY_AND_WEEK,
     SAME_WEEK,
     SEGMENTS_OF_WEEK,
@@ -18,9 +18,19 @@ from segflow.defs.partitions import (
     WEEKLY,
     for_week_segment,
 )
-from segflow.defs.reading import global_ranker_of, members_of, ranking_week, segment_groups, segments_of
+from segflow.defs.reading import (
+    candidate_vectors,
+    catalogue,
+    global_ranker_of,
+    members_of,
+    ranking_week,
+    segment_groups,
+    segment_names,
+    segments_of,
+)
 from segflow.defs.step import Step, storage_key
 from segflow.errors import UserError
+from segflow.rankers.rules import digest_of_file
 
 GROUP = "rankers"
 EVERYBODY = "global_extra"
@@ -160,28 +170,31 @@ def control_rankers(step: Step) -> None:
     group=GROUP,
     reads={
         tables.EVENTS: HISTORY_AND_WEEK,
+        tables.ITEMS: SNAPSHOT,
         tables.ITEM_EMBEDDINGS: SNAPSHOT,
         tables.BEHAVIOR_MODEL: SAME_WEEK,
         tables.GLOBAL_RANKER: SAME_WEEK,
         tables.SEGMENT_RANKERS: SEGMENTS_OF_WEEK,
         tables.USER_SEGMENTS: SAME_WEEK,
+        tables.SEGMENT_LEDGER: SAME_WEEK,
     },
+    observes=lambda: digest_of_file(CONFIG.recommendations.exclude.file),
     partitions=WEEKLY,
     code=["rankers", "representation/sequences.py"],
-    settings=["rankers"],
+    settings=["rankers", "recommendations"],
     kinds=["pytorch"],
 )
 def recommendations(step: Step) -> None:
     """For the week after the snapshot week, from everything known by then; users without a segment get the global ranker."""
-    from segflow.rankers.recommend import recommendation_rows
+    from segflow.rankers.recommend import Ranked, Shown, recommendation_rows
+    from segflow.rankers.rules import rules_of
 
-    week, segment_of = ranking_week(step), segments_of(step)
-    rows = recommendation_rows(
-        week,
-        global_ranker_of(step),
-        segment_groups(step, week.sequences.user_ids),
-        segment_of,
-        step.config.rankers.recommendations,
-    )
-    step.note(users=pc.count_distinct(rows["user_id"]).as_py())
-    step.write(tables.RECOMMENDATIONS, rows.add_column(0, "week", pa.array([step.week] * rows.num_rows, pa.date32())))
+    week, known, settings = ranking_week(step), catalogue(step), step.config.recommendations
+    rules = rules_of(settings, known, week.candidate_ids)
+    ranked = Ranked(global_ranker_of(step), segment_groups(step, week.sequences.user_ids), segments_of(step))
+    shown = Shown(known, candidate_vectors(step, week), segment_names(step))
+    found = recommendation_rows(week, ranked, shown, settings, rules)
+    step.note(users=found.users, excluded_ids_that_are_no_items=rules.unknown)
+    step.note(**{f"reasons_explain_{of}": share for of, share in found.explained.items()})
+    weeks = pa.array([step.week] * found.rows.num_rows, pa.date32())
+    step.write(tables.RECOMMENDATIONS, found.rows.add_column(0, "week", weeks))

@@ -1,0 +1,109 @@
+"""Re-ranking of the best items of each user: lists that are varied, and items that are not in everybody's list.
+
+Lives here: maximal marginal relevance and the cap on exposure, over a pool of each user's best items. Does not live here:
+the pool (recommend.py) and what the lists are then worth (segflow/evaluation).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+_STEP = np.float32(2.0**-11)
+
+
+def pool_size(count: int, exposure: float = 1.0) -> int:
+    """How many of a user's best items lists of ``count`` are chosen from.
+
+    With a cap on exposure the lists together need ``count / exposure`` items, so a user's pool should hold as many.
+    """
+    return max(100, 5 * count, min(1000, math.ceil(count / exposure)))
+
+
+def unit_vectors(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """(C, d) vectors of length one, rounded to 2**-11: sums of their products are exact in float32 in whatever order.
+
+    Each product is a multiple of 2**-22 and the absolute products of two unit vectors sum to about one, so no partial sum
+    needs more than the 24 bits there are; the number of threads cannot decide between two items that are nearly as good.
+    """
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit = np.divide(vectors, length, out=np.zeros_like(vectors, np.float32), where=length > 0)
+    return np.round(unit / _STEP) * _STEP
+
+
+def marginal_relevance_order(
+    scores: npt.NDArray[np.float32], vectors: npt.NDArray[np.float32], weight: float, count: int
+) -> npt.NDArray[np.int64]:
+    """(B, count) positions in each user's pool, in the order of maximal marginal relevance (Carbonell & Goldstein 1998).
+
+    The next item is the one with the greatest (1 - weight) * relevance - weight * greatest cosine to an item before it.
+    Relevance is the score, brought to 0 ... 1 within the pool. Equals keep the order of the pool.
+
+    Args:
+        scores: (B, M) of the pool, best first; -inf where a user has fewer items, which come last.
+        vectors: (B, M, d) ``unit_vectors`` of the pool.
+        weight: of being unlike, 0 to 1; the lambda of the paper is 1 - weight.
+    """
+    left = ~np.isneginf(scores)
+    lowest = np.where(left, scores, np.inf).min(axis=1, keepdims=True)
+    span = np.maximum(scores.max(axis=1, keepdims=True) - lowest, np.float32(1e-12))
+    relevance = np.divide(scores - lowest, span, out=np.zeros_like(scores), where=left)
+    alike = np.matmul(vectors, vectors.transpose(0, 2, 1))
+    rows = np.arange(len(scores))
+    order = np.empty((len(scores), count), np.int64)
+    nearest = np.zeros_like(scores)
+    # What an item is worth lies in -1 ... 1: places without an item come below that, and what was taken below these.
+    worth = np.where(left, np.float32(1 - weight) * relevance, np.float32(-4))
+    for place in range(count):
+        best = (worth - np.float32(weight) * nearest).argmax(axis=1)
+        order[:, place] = best
+        worth[rows, best] = -8
+        nearest = np.maximum(nearest, alike[rows, best]) if place else alike[rows, best].copy()
+    return order
+
+
+def cap_exposure(
+    items: npt.NDArray[np.int64], scores: npt.NDArray[np.float32], count: int, most: int
+) -> npt.NDArray[np.bool_]:
+    """(U, M) which of the pool make up each user's list, no item being in more than ``most`` lists.
+
+    Every user asks for the first ``count`` items of the pool; an item asked for too often refuses those for whom it is least
+    likely; they ask for their next, until no item refuses. This is deferred acceptance (Gale & Shapley 1962): no user and
+    no item refused would both rather have each other. How likely an item is for a user is the score less the user's log sum
+    of exponents over the pool; of equals the user that comes first wins. A pool may run out; then the list is shorter.
+
+    Args:
+        items: (U, M) candidates in the order the user would have them.
+        scores: (U, M) their scores; -inf where a user has fewer items, which come last.
+    """
+    there = ~np.isneginf(scores)
+    best = np.max(scores, axis=1, keepdims=True, where=there, initial=np.finfo(np.float32).min)
+    odds = np.where(there, scores - best, np.float32(-np.inf))
+    likely = odds - np.log(np.maximum(np.exp(odds).sum(axis=1, keepdims=True), np.float32(1e-30)))
+    length = there.sum(axis=1)
+    # Places of the pool that each user asks for, and the first one not asked for yet.
+    asked = np.tile(np.arange(min(count, items.shape[1])), (len(items), 1))
+    following = np.full(len(items), asked.shape[1])
+    while True:
+        user, slot = np.nonzero(asked < length[:, None])
+        item = items[user, asked[user, slot]]
+        crowded = np.flatnonzero(np.bincount(item, minlength=1)[item] > most)
+        if not len(crowded):
+            break
+        user, slot, item = user[crowded], slot[crowded], item[crowded]
+        order = np.lexsort((user, -likely[user, asked[user, slot]], item))
+        refused = np.sort(order[_ordinal(item[order]) >= most])
+        user, slot = user[refused], slot[refused]
+        asked[user, slot] = following[user] + _ordinal(user)
+        following += np.bincount(user, minlength=len(items))
+    kept = np.zeros(items.shape, np.bool_)
+    kept[user, asked[user, slot]] = True
+    return kept
+
+
+def _ordinal(values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """How often each of the sorted values came before: 0 for the first of its kind."""
+    first = np.flatnonzero(np.diff(values, prepend=-1))
+    return np.arange(len(values)) - np.repeat(first, np.diff(np.append(first, len(values))))

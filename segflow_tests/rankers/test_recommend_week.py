@@ -1,0 +1,224 @@
+"""The lists of a week: every reason is true, and nothing after the snapshot is in them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from functools import cache
+
+import numpy as np
+import pytest
+
+from segflow.config import BehaviorConfig, RecommendationConfig
+from segflow.rankers.facts import Facts
+from segflow.rankers.global_ranker import fit_global_ranker
+from segflow.rankers.reasons import reasons_of
+from segflow.rankers.recommend import Ranked, Recommended, Shown, recommendation_rows
+from segflow.rankers.rules import Catalogue, rules_of
+from segflow.rankers.segment_rankers import train_deltas
+from segflow.rankers.snapshot import RankingWeek
+from segflow.representation.behavior import fit_behavior_model
+from segflow.representation.sequences import MICROSECONDS_PER_DAY as DAY
+from segflow.representation.sequences import MICROSECONDS_PER_WEEK as WEEK
+from segflow.representation.sequences import EventSequences
+from segflow.tables.rankers import RECOMMENDATIONS
+from segflow_tests.rankers.conftest import CONFIG, ITEMS, SNAPSHOT, USERS, make_log
+
+START = SNAPSHOT  # the snapshot week; lists are for the week after it, the last of the log
+CUT = START + WEEK
+QUICK = CONFIG.model_copy(update={"steps": 40})
+PLANTED = "planted"
+SEGMENTS = {f"u{user:03}": f"s{user % 2}" for user in range(USERS - 6)}
+NAMES = {"s0": "Early birds"}
+
+
+def _log(seed: int | None) -> EventSequences:
+    """The log with one more item in its catalogue. A seed: what comes after the cut is replaced, the item being in all of it."""
+    log = make_log()
+    log = replace(log, item_ids=np.array([*log.item_ids, PLANTED]))
+    if seed is None:
+        return log
+    items, later = log.items.copy(), log.times >= CUT
+    rng = np.random.default_rng(seed)
+    items[later] = np.where(rng.random(later.sum()) < 0.7, ITEMS, rng.integers(0, ITEMS, later.sum()))
+    return replace(log, items=items)
+
+
+@cache
+def _texts() -> np.ndarray:
+    rng = np.random.default_rng(1)
+    kinds = rng.normal(size=(8, 8))
+    return (kinds[np.arange(ITEMS + 1) % 8] + 0.3 * rng.normal(size=(ITEMS + 1, 8))).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A log's week before its last, and what was learned from it."""
+
+    week: RankingWeek
+    ranked: Ranked
+    catalogue: Catalogue
+
+    @classmethod
+    def of(cls, log: EventSequences) -> Fitted:
+        small = BehaviorConfig(width=16, layers=1, heads=2, context=16, epochs=1)
+        week = RankingWeek.of(log, fit_behavior_model(log.before(START), _texts(), small, seed=0), START, QUICK)
+        training, ids = week.training, week.candidate_ids
+        ranker = fit_global_ranker(training, week.validation(), week.item_vectors, ids, QUICK, seed=0)
+        codes = week.assignment({user: int(segment[1]) for user, segment in SEGMENTS.items()})
+        deltas = train_deltas(ranker, training, codes, QUICK, seed=0)
+        catalogue = Catalogue({item: f"Item {item}" for item in log.item_ids}, {})
+        return cls(week, Ranked(ranker, {"s0": deltas[0], "s1": deltas[1]}, SEGMENTS), catalogue)
+
+    def lists(self, **settings: object) -> Recommended:
+        config = RecommendationConfig.model_validate(settings)
+        rules = rules_of(config, self.catalogue, self.week.candidate_ids)
+        shown = Shown(self.catalogue, self.vectors, NAMES)
+        return recommendation_rows(self.week, self.ranked, shown, config, rules)
+
+    @property
+    def vectors(self) -> np.ndarray:
+        return _texts()[self.week.history.candidates]
+
+
+@pytest.fixture(scope="module")
+def fitted() -> Fitted:
+    return Fitted.of(_log(None))
+
+
+@pytest.fixture(scope="module")
+def otherwise() -> Fitted:
+    """As if something else came after the cut."""
+    return Fitted.of(_log(0))
+
+
+@pytest.fixture(scope="module")
+def lists(fitted: Fitted) -> Recommended:
+    return fitted.lists()
+
+
+def test_nothing_after_the_cut_changes_a_score(fitted: Fitted, otherwise: Fitted) -> None:
+    assert otherwise.ranked.ranker.to_bytes() == fitted.ranked.ranker.to_bytes()
+    rows = np.arange(USERS)
+    scores = [
+        one.ranked.ranker.score(one.week.after(only_with_targets=False), rows, one.ranked.deltas["s0"])
+        for one in (fitted, otherwise)
+    ]
+    np.testing.assert_array_equal(*scores)
+
+
+@pytest.mark.parametrize("settings", [{}, {"exclude_seen": True, "diversity": 0.4, "exposure": 0.9, "count": 10}])
+def test_nothing_after_the_cut_changes_a_list(fitted: Fitted, otherwise: Fitted, settings: dict[str, object]) -> None:
+    rows = fitted.lists(**settings).rows
+    assert otherwise.lists(**settings).rows == rows
+    assert PLANTED not in rows["item_id"].to_pylist()
+    # The planted item would be in every list if the future were known.
+    assert np.mean(otherwise.week.sequences.between(CUT, CUT + WEEK).items == ITEMS) > 0.5
+
+
+def test_one_row_a_place_and_who_scored(lists: Recommended) -> None:
+    fields = list(RECOMMENDATIONS.arrow)[1:]
+    assert [(field.name, field.type) for field in lists.rows.schema] == [(field.name, field.type) for field in fields]
+    rows = lists.rows.to_pandas()
+    assert len(rows) == USERS * 20
+    assert lists.users == USERS
+    assert (rows.groupby("user_id")["item_id"].nunique() == 20).all()
+    assert (rows.groupby("user_id")["score"].diff().dropna() <= 0).any()
+    expected = rows["user_id"].map(SEGMENTS).fillna("unassigned")
+    assert (rows["segment_id"] == expected).all()
+    assert ((rows["arm"] == "segment") == (expected != "unassigned")).all()
+
+
+class Known:
+    """The log before the cut as plain dictionaries."""
+
+    def __init__(self) -> None:
+        log = _log(None)
+        self.days: dict[tuple[str, str], set[int]] = defaultdict(set)
+        self.had: dict[str, set[str]] = defaultdict(set)
+        self.recent: dict[str, set[str]] = defaultdict(set)
+        users = log.user_ids[np.repeat(np.arange(USERS), np.diff(log.offsets))]
+        for user, item, time in zip(users, log.item_ids[log.items], log.times, strict=True):
+            if time < CUT:
+                self.days[user, item].add(int(time // DAY))
+                self.had[item].add(user)
+                if time >= CUT - 28 * DAY:
+                    self.recent[item].add(user)
+        self.item_ids = log.item_ids.tolist()
+
+    def most_had(self, members: set[str]) -> list[int]:
+        """How many of the members had each item lately, the most first."""
+        return sorted((len(self.recent[item] & members) for item in self.item_ids), reverse=True)
+
+
+def test_every_reason_is_true(lists: Recommended) -> None:
+    known, cut, top = Known(), CUT // DAY, ITEMS // 10
+    everybody = {f"u{user:03}" for user in range(USERS)}
+    texts = _texts() / np.linalg.norm(_texts(), axis=1, keepdims=True)
+    position = {item: number for number, item in enumerate(known.item_ids)}
+    rows = lists.rows.to_pylist()
+    for row in rows:
+        user, item, other, text = row["user_id"], row["item_id"], row["reason_item"], row["reason_text"]
+        days = sorted(known.days[user, item])
+        match row["reason"]:
+            case "often":
+                assert len(days) >= 3
+                assert text.startswith(f"You often choose it: on {len(days)} days so far, last {cut - days[-1]} day")
+            case "due":
+                interval = (days[-1] - days[0]) / (len(days) - 1)
+                assert interval <= cut - days[-1] <= 2 * interval
+                ago = f"{cut - days[-1]} day{'s' if cut - days[-1] > 1 else ''} ago"
+                assert text == f"Due again: last {ago}, usually every {interval:.0f} days"
+            case "again":
+                assert days
+                assert f"{cut - days[-1]} day" in text
+            case "together":
+                assert user in known.had[other]
+                both = known.had[other] & known.had[item]
+                assert len(both) >= 5
+                assert len(both) / len(known.had[other]) > len(known.had[item]) / USERS
+                assert text == f"Often chosen with Item {other}"
+            case "like":
+                assert user in known.had[other]
+                assert texts[position[item]] @ texts[position[other]] >= 0.5
+                assert text == f"Like Item {other}"
+            case "segment" | "popular" as reason:
+                segment = row["segment_id"]
+                group = {one for one, own in SEGMENTS.items() if own == segment} if reason == "segment" else everybody
+                had = len(known.recent[item] & group)
+                assert had >= max(5, known.most_had(group)[top - 1])
+                assert text == (
+                    f"Popular in {NAMES.get(segment, segment)}"
+                    if reason == "segment"
+                    else "Popular in the last four weeks"
+                )
+            case _:
+                assert text == "Chosen by the ranker for you"
+        assert (not days) == (row["reason"] not in ("often", "due", "again"))
+        assert (other is not None) == (row["reason"] in ("together", "like"))
+    assert {row["reason"] for row in rows} >= {"often", "again", "together", "profile"}
+
+
+@pytest.mark.parametrize("moves", ["often", "due", "together", "like", "segment"])
+def test_the_reason_is_what_moves_the_scores(fitted: Fitted, moves: str) -> None:
+    facts = Facts.of(fitted.week, SEGMENTS, fitted.vectors)
+    users, items = np.divmod(np.arange(USERS * len(facts.item_ids)), len(facts.item_ids))
+    pair = facts.pair_of(users, items)
+    new = {
+        "together": facts.partners.of(facts.had, users, items)[0],
+        "like": facts.nearest.of(facts.had, users, items)[0],
+        "segment": facts.log_share[facts.group[users], items],
+    }
+    had = {"often": np.log(facts.frequency[pair] + 0.02), "due": facts.due[pair]}
+    scores = np.where(pair >= 0, had.get(moves, 0.0), new.get(moves, 0.0)).reshape(USERS, -1)
+    reasons = reasons_of(facts, lambda rows: scores[rows].astype(np.float32), users, items, {}, NAMES)
+    of_kind = (pair >= 0) == (moves in had)
+    given = np.array(reasons.code.to_pylist())[of_kind]
+    assert set(given) <= {moves, "popular" if moves == "segment" else moves, "again" if moves in had else "profile"}
+    assert np.sum(given == moves) > 20
+    assert reasons.explained["had" if moves in had else "new"] == pytest.approx(1, abs=1e-4)
+
+
+def test_reasons_tell_most_of_what_moves_the_scores(lists: Recommended) -> None:
+    assert lists.explained["had"] > 0.3
+    assert lists.explained["new"] > 0.3

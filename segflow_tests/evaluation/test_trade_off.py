@@ -40,7 +40,7 @@ def test_a_greater_weight_is_more_varied_and_weight_zero_is_the_arm() -> None:
         "users": np.arange(USERS),
         "had": _pairs(0),
         "wanted": _pairs(1),
-        "log_popularity": np.zeros((1, ITEMS, 2), np.float32),
+        "trends": np.zeros((1, ITEMS, 2), np.float32),
     }.items():
         object.__setattr__(examples, name, value)
     scores = rng.normal(size=(USERS, ITEMS)).astype(np.float32)

@@ -19,6 +19,7 @@ from segflow.defs.step import Step
 from segflow.sql import load
 
 if TYPE_CHECKING:
+    from segflow.rankers.cold_lists import Strangers
     from segflow.rankers.deltas import Grouped
     from segflow.rankers.global_ranker import GlobalRanker
     from segflow.rankers.rules import Catalogue
@@ -235,6 +236,16 @@ def segment_names(step: Step) -> dict[str, str]:
         return {}
     rows = step.read(tables.SEGMENT_LEDGER, ["segment_id", "name"])
     return dict(zip(rows["segment_id"].to_pylist(), rows["name"].to_pylist(), strict=True))
+
+
+def strangers(step: Step) -> Strangers:
+    """Users of whom more is known than the log says."""
+    from segflow.rankers.cold_lists import Strangers
+
+    attributes: dict[str, dict[str, str]] = {}
+    for row in step.read(tables.USERS).to_pylist():
+        attributes.setdefault(row["user_id"], {})[row["attribute"]] = row["value"]
+    return Strangers(attributes, step.read(tables.USER_EDGES), members_of(step), step.config.seed)
 
 
 def global_ranker_of(step: Step) -> GlobalRanker:

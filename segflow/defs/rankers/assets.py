@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
@@ -27,6 +29,7 @@ from segflow.defs.reading import (
     segment_groups,
     segment_names,
     segments_of,
+    strangers,
 )
 from segflow.defs.step import Step, storage_key
 from segflow.errors import UserError
@@ -171,6 +174,8 @@ def control_rankers(step: Step) -> None:
     reads={
         tables.EVENTS: HISTORY_AND_WEEK,
         tables.ITEMS: SNAPSHOT,
+        tables.USERS: SNAPSHOT,
+        tables.USER_EDGES: SNAPSHOT,
         tables.ITEM_EMBEDDINGS: SNAPSHOT,
         tables.BEHAVIOR_MODEL: SAME_WEEK,
         tables.GLOBAL_RANKER: SAME_WEEK,
@@ -181,11 +186,15 @@ def control_rankers(step: Step) -> None:
     observes=lambda: digest_of_file(CONFIG.recommendations.exclude.file),
     partitions=WEEKLY,
     code=["rankers", "representation/sequences.py"],
-    settings=["rankers", "recommendations"],
+    settings=["rankers", "recommendations", "seed"],
     kinds=["pytorch"],
 )
 def recommendations(step: Step) -> None:
-    """For the week after the snapshot week, from everything known by then; users without a segment get the global ranker."""
+    """For the week after the snapshot week, from everything known by then; users without a segment get the global ranker.
+
+    Users without events, known by attributes or ties alone, get a fallback.
+    """
+    from segflow.rankers.cold_lists import cold_rows
     from segflow.rankers.recommend import Ranked, Shown, recommendation_rows
     from segflow.rankers.rules import rules_of
 
@@ -196,5 +205,9 @@ def recommendations(step: Step) -> None:
     found = recommendation_rows(week, ranked, shown, settings, rules)
     step.note(users=found.users, excluded_ids_that_are_no_items=rules.unknown)
     step.note(**{f"reasons_explain_{of}": share for of, share in found.explained.items()})
-    weeks = pa.array([step.week] * found.rows.num_rows, pa.date32())
-    step.write(tables.RECOMMENDATIONS, found.rows.add_column(0, "week", weeks))
+    rows = found.rows
+    cold = cold_rows(week, strangers(step), shown.vectors, settings, rules)
+    if cold is not None:
+        step.note(users_without_events=cold.users, fallbacks=json.dumps([asdict(trial) for trial in cold.trials]))
+        rows = pa.concat_tables([rows, cold.rows])
+    step.write(tables.RECOMMENDATIONS, rows.add_column(0, "week", pa.array([step.week] * rows.num_rows, pa.date32())))

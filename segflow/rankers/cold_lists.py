@@ -1,0 +1,196 @@
+"""Lists for users of whom the log holds no event: those that attributes or ties name, and nothing else.
+
+Which of the fallback's steps answer is decided by users who are known and were made cold in the snapshot week, so ties and
+attributes count only where they have shown what they are worth. Lives here: the table's rows of such users. Does not live
+here: the steps (`cold_start.py`), and how they are judged (`cold_validation.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from scipy import sparse
+
+from segflow.config import RecommendationConfig
+from segflow.rankers.attributes import Attributes, fit_attribute_model
+from segflow.rankers.cold_start import (
+    HALF_LIFE_DAYS,
+    STEPS,
+    ColdUsers,
+    Fallbacks,
+    Floats,
+    Shrinkage,
+    contact_weights,
+    fallback_scores,
+    fit_fallbacks,
+    known_days,
+)
+from segflow.rankers.cold_validation import Placement, Rows, Trial, choose_shrinkage, simulated_week
+from segflow.rankers.recommend import Lists, make_lists
+from segflow.rankers.rules import Rules
+from segflow.rankers.snapshot import RankingWeek
+from segflow.representation.sequences import MICROSECONDS_PER_WEEK
+
+_WORDS = {
+    "contacts": "Chosen by people you know",
+    "popular": "Popular lately",
+    "segment": "Popular with users like you",
+}
+
+
+@dataclass(frozen=True)
+class Strangers:
+    """What is known of users beside the log.
+
+    Attributes:
+        attributes: user -> attribute -> value, of all users that have any.
+        edges: rows of `user_edges`.
+        members: user -> segment and membership probability, of users in the log.
+        seed: of what is drawn when steps are judged.
+    """
+
+    attributes: Mapping[str, Attributes]
+    edges: pa.Table
+    members: Mapping[str, tuple[str, float]]
+    seed: int
+
+    def without_events(self, known: Sequence[str]) -> list[str]:
+        """Users that attributes or ties name and the log does not, ascending."""
+        named = {*self.attributes, *self.edges["user_id"].to_pylist()}
+        return sorted(named - set(known))
+
+
+@dataclass(frozen=True)
+class ColdLists:
+    """Rows of `recommendations` without the week, and how each step was judged."""
+
+    rows: pa.Table
+    users: int
+    trials: Sequence[Trial]
+
+
+def cold_rows(
+    week: RankingWeek,
+    strangers: Strangers,
+    vectors: npt.NDArray[np.float32],
+    config: RecommendationConfig,
+    rules: Rules,
+) -> ColdLists | None:
+    """Lists of the users without events for the week after the snapshot week; none if there are no such users.
+
+    vectors: (C, d) text vectors of the candidates, by which diversity is told.
+    """
+    known = [str(user) for user in week.sequences.user_ids]
+    users = strangers.without_events(known)
+    if not users:
+        return None
+    chain = _Chain.of(week, strangers, known)
+    shrinkage, trials = chain.judged()
+    fallbacks = chain.fitted(shrinkage)
+    cold = chain.cold(users)
+    _, step = fallback_scores(fallbacks, cold)
+    lists = make_lists(
+        lambda rows: fallback_scores(fallbacks, _taken(cold, rows))[0],
+        np.arange(len(users)),
+        config,
+        rules,
+        vectors,
+        lambda rows: (np.zeros(0, np.int64), np.zeros(0, np.int64)),
+    )
+    reasons = _reasons(fallbacks, cold, step, lists)
+    row = pa.array(lists.row)
+    columns = {
+        "user_id": pa.array(users, pa.string()).take(row),
+        "rank": lists.rank,
+        "item_id": pa.array(week.candidate_ids, pa.string()).take(pa.array(lists.item)),
+        "score": lists.score.astype(np.float64),
+        "arm": pa.array([f"cold: {STEPS[one]}" for one in step], pa.string()).take(row),
+        "segment_id": pa.array(["unassigned"] * len(lists.row), pa.string()),
+        "reason": pa.array(reasons, pa.string()),
+        "reason_item": pa.nulls(len(lists.row), pa.string()),
+        "reason_text": pa.array([_WORDS[one] for one in reasons], pa.string()),
+    }
+    return ColdLists(pa.table(columns), len(np.unique(lists.row)), trials)
+
+
+@dataclass(frozen=True)
+class _Chain:
+    week: RankingWeek
+    strangers: Strangers
+    known: list[str]
+    segments: list[str]
+
+    @classmethod
+    def of(cls, week: RankingWeek, strangers: Strangers, known: list[str]) -> _Chain:
+        return cls(week, strangers, known, sorted({segment for segment, _ in strangers.members.values()}))
+
+    def judged(self) -> tuple[Shrinkage, list[Trial]]:
+        """The snapshot week judges: what came after it is not known yet."""
+        if not self.strangers.edges.num_rows and not (self.segments and self.strangers.attributes):
+            return Shrinkage(), []
+        simulated = simulated_week(
+            self.week.history,
+            self.week.start_us,
+            place=self._placed if self.segments else None,
+            contacts=contact_weights(self.strangers.edges, self.known, self.known),
+            seed=self.strangers.seed,
+        )
+        return choose_shrinkage(simulated)
+
+    def fitted(self, shrinkage: Shrinkage) -> Fallbacks:
+        features = self.week.history.at(self.week.start_us + MICROSECONDS_PER_WEEK, HALF_LIFE_DAYS)
+        return fit_fallbacks(known_days(features), self._members(), shrinkage)
+
+    def cold(self, users: Sequence[str]) -> ColdUsers:
+        nothing = sparse.csr_array((len(users), len(self.week.candidate_ids)), dtype=np.float32)
+        ties = contact_weights(self.strangers.edges, users, self.known)
+        return ColdUsers(nothing, self._by_attributes(users, np.arange(len(self.known))), ties)
+
+    def _members(self) -> Floats:
+        place = {segment: number for number, segment in enumerate(self.segments)}
+        members = np.zeros((len(self.known), len(self.segments)), np.float32)
+        for row, user in enumerate(self.known):
+            if user in self.strangers.members:
+                segment, share = self.strangers.members[user]
+                members[row, place[segment]] = share
+        return members
+
+    def _placed(self, rest: Rows) -> Placement:
+        return Placement(
+            self._members(),
+            by_attributes=lambda cold: self._by_attributes([self.known[row] for row in cold], rest),
+        )
+
+    def _by_attributes(self, users: Sequence[str], taught: Rows) -> Floats:
+        """(B, S) segments by attributes as the users ``taught`` have them; zero where attributes tell nothing."""
+        place = {segment: number for number, segment in enumerate(self.segments)}
+        teachers = [user for user in (self.known[row] for row in taught) if user in self.strangers.members]
+        segment_of = {user: place[self.strangers.members[user][0]] for user in teachers}
+        attributes = self.strangers.attributes
+        model = fit_attribute_model(attributes, segment_of, len(place), self.strangers.seed) if place else None
+        if model is None or not model.better_than_prior:
+            return np.zeros((len(users), len(place)), np.float32)
+        return model.probabilities([attributes.get(user, {}) for user in users])
+
+
+def _taken(cold: ColdUsers, rows: Rows) -> ColdUsers:
+    contacts, segments = cold.contacts, cold.segments
+    return ColdUsers(
+        cold.days[rows], None if segments is None else segments[rows], None if contacts is None else contacts[rows]
+    )
+
+
+def _reasons(known: Fallbacks, cold: ColdUsers, step: npt.NDArray[np.int8], lists: Lists) -> list[str]:
+    """For each place of the lists what holds of it: a contact had the item, or many had, by the step."""
+    of_contacts = np.zeros(len(lists.row), bool)
+    if cold.contacts is not None and known.days is not None:
+        for start in range(0, len(lists.row), 4096):
+            rows, items = lists.row[start : start + 4096], lists.item[start : start + 4096]
+            users, place = np.unique(rows, return_inverse=True)
+            of_contacts[start : start + 4096] = (cold.contacts[users] @ known.days).toarray()[place, items] > 0
+    names = np.where(step == STEPS.index("segment"), "segment", "popular")[lists.row]
+    return np.where((step == STEPS.index("social"))[lists.row] & of_contacts, "contacts", names).tolist()

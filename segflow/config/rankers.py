@@ -44,6 +44,9 @@ class RankerConfig(Section):
         "alone, `weights` the weights of the explore inputs and of the repeat head alone",
     )
     delta_rank: int = Field(4, ge=1, le=64, description="rank of a segment's change of the state query")
+    delta_prior: float = Field(
+        30.0, gt=0, description="expected events of an item for which everybody's ratio counts in a segment's item bias"
+    )
     delta_steps: int = Field(60, ge=1, description="training steps of all segments and control groups together")
     delta_passes: int = Field(2, ge=1, description="times that these steps go through all training examples")
     delta_learning_rate: float = Field(0.002, gt=0, le=1, description="learning rate of a segment's delta")

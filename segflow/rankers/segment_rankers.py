@@ -5,6 +5,10 @@ examples in the same steps, so the global network runs once for all of them. A g
 weighted by how surely they belong to it, and losses are summed over groups. Since AdamW treats every number by itself
 (Loshchilov & Hutter 2019), a group trained with others is the group trained alone.
 
+The item biases of a group are counted: the logarithm of how often its users took up an item that was new to them, over how
+often the global ranker expected it. Both counts are shrunk toward everybody's ratio, as is that toward one (the posterior mean
+of a rate under a Gamma prior, DuMouchel 1999), so a group with little to tell is like everybody.
+
 A gate says how much of a delta is used. It is chosen on the snapshot week, which no delta learns from, toward the global
 ranker: the smallest that is within one standard error of the best (Breiman et al. 1984), none unless the best gain is
 more than one standard error, and then shrunk by n / (n + gate_users) as a group mean is. The idea is that of GLSLIM
@@ -88,9 +92,14 @@ def train_deltas(
         for arm, of_arm in zip(arms, deltas, strict=True)
         for code, one in enumerate(of_arm)
     ]
-    weights = [
-        getattr(one, name).requires_grad_() for one, _ in groups for name in free or METHODS[config.segment_method]
-    ]
+    learned = METHODS[config.segment_method] if free is None else free
+    if "bias" in learned:
+        biases = _item_biases(ranker, training, [share for _, share in groups], config.delta_prior)
+        for (one, _), bias in zip(groups, biases, strict=True):
+            one.bias.copy_(bias)
+    weights = [getattr(one, name).requires_grad_() for one, _ in groups for name in learned if name != "bias"]
+    if not weights:
+        return [Deltas.stacked(of_arm) for of_arm in deltas]
     optimizer = torch.optim.AdamW(weights, lr=config.delta_learning_rate, weight_decay=config.delta_weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_at(step, config.delta_steps))
     for rows in _slots(len(training), config, seed):
@@ -107,6 +116,24 @@ def train_deltas(
     for weight in weights:
         weight.requires_grad_(False)
     return [Deltas.stacked(of_arm) for of_arm in deltas]
+
+
+def _item_biases(ranker: Freezes, training: Examples, shares: Sequence[Tensor], prior: float) -> Tensor:
+    """(G, C) log of seen over expected take-up of new items by the users of each group, (U,) ``shares`` of each."""
+    everybody = torch.ones_like(shares[0])
+    counts = torch.zeros(2, 1 + len(shares), training.candidates)
+    for start in range(0, len(training), _BLOCK):
+        rows = np.arange(start, min(start + _BLOCK, len(training)))
+        frozen = ranker.frozen(training, rows)
+        fresh, new = RowLosses.of(training.batch(rows), training.candidates).fresh()
+        chance = torch.softmax(frozen.scores.masked_fill(new == 0, -1e30), dim=1) * new
+        both = torch.stack([fresh, chance * fresh.sum(1, keepdim=True)])
+        for code, share in enumerate([everybody, *shares]):
+            own = torch.nonzero(share[frozen.users] > 0)[:, 0]
+            counts[:, code] += share[frozen.users[own]] @ both[:, own]
+    seen, expected = counts
+    ratio = (seen[0] + prior) / (expected[0] + prior)
+    return torch.log((seen[1:] + prior * ratio) / (expected[1:] + prior))
 
 
 def _mean_loss(

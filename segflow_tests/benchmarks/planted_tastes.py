@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from segflow.representation.sequences import MICROSECONDS_PER_DAY, MICROSECONDS_PER_WEEK, EventSequences
 
-_EVENTS = 1.2
+_EVENTS = 0.9
 """Mean events of a user in a week after arriving."""
 
 

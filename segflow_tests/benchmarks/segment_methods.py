@@ -163,30 +163,6 @@ def hierarchical(case: Case, arms: Sequence[Arm]) -> list[Added]:
     return [base + own for own in deltas(None, False, above, arms)]
 
 
-def item_biases(prior: float, case: Case, arms: Sequence[Arm]) -> list[Added]:
-    """A bias of each item new to the user: log of how often a group took it up over how often the ranker expected it.
-
-    Both counts are shrunk: a group's toward everybody's ratio, that toward one, by ``prior`` expected events (the posterior
-    mean of a rate under a Gamma prior, DuMouchel 1999).
-    """
-    shape = (len(arms[0].probability), case.training.candidates)
-    seen, expected = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-    for rows in blocks(len(case.training)):
-        had = case.training.had.dense(rows, shape[1])
-        fresh = case.training.wanted.dense(rows, shape[1]) & ~had
-        scores = np.where(had, -np.inf, case.ranker.frozen(case.training, rows).scores.numpy())
-        chance = np.exp(scores - scores.max(1, keepdims=True))
-        np.add.at(seen, case.training.users[rows], fresh.astype(np.float32))
-        np.add.at(expected, case.training.users[rows], chance / chance.sum(1, keepdims=True) * fresh.sum(1)[:, None])
-    ratio = (seen.sum(0) + prior) / (expected.sum(0) + prior)
-    new = ~case.test.had.dense(np.arange(len(case.test)), shape[1])
-    found = []
-    for arm in arms:
-        own = (arm.probability.T @ seen + prior * ratio) / (arm.probability.T @ expected + prior)
-        found.append((arm.probability[case.test.users] @ np.log(own) * new).astype(np.float32))
-    return found
-
-
 def local_ease(regularization: float, rounds: int, case: Case, arms: Sequence[Arm]) -> list[Added]:
     """EASE of each group's users in place of everybody's; users go to the group that explains them best, and again.
 
@@ -278,7 +254,7 @@ METHODS: Mapping[str, Method] = {
     "low-rank deltas over everybody's": hierarchical,
     "mixing weights": partial(deltas, ("explore", "repeat"), False),
     "last layer": partial(deltas, ("bias", "explore", "repeat"), False),
-    "item biases": partial(item_biases, 30.0),
+    "item biases": partial(deltas, ("bias",), True),
     "local EASE, re-assigned": partial(local_ease, 300.0, 2),
     "segment as a feature": partial(segment_feature, 4),
 }

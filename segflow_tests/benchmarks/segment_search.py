@@ -29,7 +29,7 @@ from segflow_tests.benchmarks.planted_tastes import planted_tastes
 from segflow_tests.benchmarks.ranking_protocol import Protocol, compared, complete_journey
 from segflow_tests.benchmarks.segment_methods import METHODS, SEED, Arm, Case, Kept, Method, arms_of
 
-STRENGTHS = (0.0, 0.4, 0.8, 1.2)
+STRENGTHS = (0.0, 0.3, 0.6, 0.9)
 _PLANTED = RankerConfig(training_weeks=6, steps=300, minimum_item_events=5, minimum_item_users=3)
 _SMALL = BehaviorConfig(width=32, layers=1, heads=2, context=32, epochs=1)
 _COMPONENTS, _TEMPERATURE = 16, 1.0

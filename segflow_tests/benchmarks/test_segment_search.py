@@ -58,27 +58,6 @@ def test_a_method_learns_nothing_from_the_test(case: tuple[Case, dict[str, Arm]]
     np.testing.assert_array_equal(added, again)
 
 
-def test_item_biases_are_those_of_a_plain_count(case: tuple[Case, dict[str, Arm]]) -> None:
-    one, segmentations = case
-    (segments,) = segmentations.values()
-    (added,) = METHODS["item biases"](one, [segments])
-    group = segments.probability.argmax(1)
-    item, seen, expected = 70, np.zeros(5), np.zeros(5)
-    for row in range(len(one.training)):
-        rows = np.array([row])
-        had = one.training.had.dense(rows, one.training.candidates)[0]
-        wanted = one.training.wanted.dense(rows, one.training.candidates)[0]
-        scores = np.exp(one.ranker.frozen(one.training, rows).scores.numpy()[0].astype(np.float64))
-        for place in (group[one.training.users[row]], 4):
-            seen[place] += wanted[item] and not had[item]
-            expected[place] += 0 if had[item] else (wanted & ~had).sum() * scores[item] / scores[~had].sum()
-    ratio = (seen[4] + 30) / (expected[4] + 30)
-    for row, user in enumerate(one.test.users):
-        had = one.test.had.dense(np.array([row]), one.test.candidates)[0, item]
-        bias = np.log((seen[group[user]] + 30 * ratio) / (expected[group[user]] + 30))
-        assert added[row, item] == pytest.approx(0 if had else bias, abs=1e-3)
-
-
 def test_the_table_compares_with_the_best_control(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     base = rng.random((300, 2))
@@ -99,11 +78,11 @@ def test_the_table_compares_with_the_best_control(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_planted_gain_is_found_and_grows_with_its_strength(tmp_path: Path) -> None:
     method = "low-rank deltas, mixed by membership"
-    for number, strength in enumerate((0.0, 0.8, 1.2)):
+    for number, strength in enumerate((0.0, 0.6, 0.9)):
         one, segmentations = planted(strength)
         np.savez(tmp_path / f"planted{number}.npz", **tried(one, segmentations, {method: METHODS[method]}))
-    # The last cell of the rows of new items: the gain over the best control and its interval.
-    cells = [row.strip("| ").split("|")[-1] for row in list(table(tmp_path))[3::2]]
+    # The last cell of the rows of all items: the gain over the best control and its interval.
+    cells = [row.strip("| ").split("|")[-1] for row in list(table(tmp_path))[2::2]]
     none, some, much = ([float(figure) for figure in re.findall(r"[-+][\d.]+", cell)] for cell in cells)
     assert none[1] <= 0
     assert some[1] > 0

@@ -38,7 +38,8 @@ class RankerConfig(Section):
     bias_prior: float = Field(
         30.0,
         gt=0,
-        description="expected events of an item for which no correction counts in its bias, and everybody's in a segment's",
+        description="how much counted item biases are shrunk, everybody's to none and a segment's to everybody's, in expected "
+        "events of the item",
     )
     checkpoints: str = Field(
         "data/checkpoints", exclude=True, description="folder in which an interrupted training finds where it was"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from segflow.config.base import Section
+
+SegmentMethod = Literal["deltas", "last_layer", "bias", "weights"]
 
 
 class RankerConfig(Section):
@@ -23,17 +27,26 @@ class RankerConfig(Section):
     example_memory: int = Field(
         1000, ge=1, description="memory for the scores that training reads, in MB; of more examples, a sample is used"
     )
-    hidden: int = Field(32, ge=4, le=256, description="hidden units of each of the ranker's two networks")
-    steps: int = Field(1000, ge=1, description="training steps of the global ranker")
+    hidden: int = Field(64, ge=4, le=256, description="hidden units of the network of items that a user already had")
+    explore_hidden: int = Field(16, ge=4, le=256, description="hidden units of the network of items new to a user")
+    steps: int = Field(700, ge=1, description="training steps of the global ranker")
     batch_users: int = Field(96, ge=8, description="users in one training step")
     check_every: int = Field(100, ge=1, description="steps between two looks at the validation week")
-    learning_rate: float = Field(0.005, gt=0, le=1, description="peak learning rate of AdamW")
+    learning_rate: float = Field(0.007, gt=0, le=1, description="peak learning rate of AdamW")
     weight_decay: float = Field(0.01, ge=0, description="weight decay of AdamW")
     new_item_weight: float = Field(0.5, ge=0, description="weight of the loss over items new to the user")
     checkpoints: str = Field(
         "data/checkpoints", exclude=True, description="folder in which an interrupted training finds where it was"
     )
+    segment_method: SegmentMethod = Field(
+        "deltas",
+        description="what a segment changes: `deltas` everything, `last_layer` all but the state query, `bias` item biases "
+        "alone, `weights` the weights of the explore inputs and of the repeat head alone",
+    )
     delta_rank: int = Field(4, ge=1, le=64, description="rank of a segment's change of the state query")
+    delta_prior: float = Field(
+        30.0, gt=0, description="expected events of an item for which everybody's ratio counts in a segment's item bias"
+    )
     delta_steps: int = Field(60, ge=1, description="training steps of all segments and control groups together")
     delta_passes: int = Field(2, ge=1, description="times that these steps go through all training examples")
     delta_learning_rate: float = Field(0.002, gt=0, le=1, description="learning rate of a segment's delta")

@@ -1,9 +1,9 @@
 """Deltas: what groups of users add to the frozen scores of the global ranker.
 
-A delta is a low-rank change of the query that a user's state makes (LoRA, Hu et al. 2022), a bias for each item, other weights
-of the explore inputs, and other weights of the repeat head's hidden layer. It is added to scores that are computed once, so
-that no group runs the global network again. The deltas of G groups are stacked along the first dimension; a single group
-is a stack of one.
+A delta is a low-rank change of the query that a user's state makes (LoRA, Hu et al. 2022), a bias for each item that is new to
+the user, other weights of the explore inputs, and other weights of the repeat head's hidden layer. It is added to scores
+that are computed once, so that no group runs the global network again. The deltas of G groups are stacked along the first
+dimension; a single group is a stack of one.
 
 Lives here: who belongs to which group, what a delta adds, and its bytes. Does not live here: training and gates.
 """
@@ -84,7 +84,7 @@ class Deltas:
 
     down: Tensor  # (G, S, rank)
     up: Tensor  # (G, rank, W)
-    bias: Tensor  # (G, C)
+    bias: Tensor  # (G, C) for users who never had the item
     explore: Tensor  # (G, E)
     repeat: Tensor  # (G, H)
     gate: Tensor  # (G,) 0: the global ranker as it is; 1: the full delta
@@ -103,6 +103,7 @@ class Deltas:
         added = low @ (self.up @ item_vectors.T).flatten(0, 1) + weights @ self.bias
         added = added + (frozen.explore @ (weights @ self.explore)[:, :, None])[:, :, 0]
         again = ((frozen.hidden @ self.repeat.T) * weights[frozen.pair_row]).sum(1)
+        again = again - (weights[frozen.pair_row] * self.bias.T[frozen.pair_item]).sum(1)
         pair = frozen.pair_row * added.shape[1] + frozen.pair_item
         return added.flatten().index_add(0, pair, again).view_as(added)
 

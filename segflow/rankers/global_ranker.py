@@ -35,6 +35,7 @@ Log = Callable[[int, dict[str, float]], None]
 _AVERAGING = 0.98  # a step's share of the averaged weights fades to a third within fifty steps
 _PASSES = 20  # more passes over few examples only learn them by heart
 _GRADIENT = 1.0
+_STANDARDIZED = 1_000_000  # rows of users and candidates that means and spreads are taken of
 _BLOCK = 256
 _EXPLORE = [len(SCORERS) + ITEM_FEATURES.index(f"log_buyers_{days}d") for days in (7, 28)] + [COOCCURRENCE]
 
@@ -132,7 +133,8 @@ class GlobalRanker:
             tensors, values = unpack(data)
         except DamagedError as error:
             raise UserError(f"global ranker: the stored model {error}; materialize global_ranker again") from error
-        network = RankerNetwork(tensors["item_vectors"], len(tensors["query"]), len(tensors["explore_out"]))
+        sizes = (len(tensors[name]) for name in ("query", "repeat_in.bias", "explore_out"))
+        network = RankerNetwork(tensors["item_vectors"], *sizes)
         network.load_state_dict(tensors)
         return cls(network.eval(), tuple(values["candidate_ids"]))
 
@@ -160,7 +162,9 @@ def fit_global_ranker(
     if not len(training):
         raise UserError("global ranker: no user had a candidate item in the training weeks; choose a later week")
     torch.manual_seed(seed)
-    network = RankerNetwork(torch.from_numpy(item_vectors), training.states.shape[1], config.hidden)
+    network = RankerNetwork(
+        torch.from_numpy(item_vectors), training.states.shape[1], config.hidden, config.explore_hidden
+    )
     run = _run_digest(training, validation, item_vectors, config, seed) if checkpoint else ""
     _Trainer(network, training, validation, config, seed).fit(log, Checkpoint(checkpoint, run) if checkpoint else None)
     return GlobalRanker(network.eval(), candidate_ids)
@@ -283,11 +287,11 @@ def _losses(metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 def _standardize(network: RankerNetwork, training: Examples, batches: list[npt.NDArray[np.int64]]) -> None:
-    """Means and spreads of the training examples; those of candidates, of which there are too many, of a few batches."""
+    """Means and spreads of the training examples; those of candidates, which are many, of some."""
     network.pairs.fit(training.values)
     network.context.fit(training.context)
-    inputs = np.concatenate([training.batch(rows).inputs.flatten(0, 1).numpy() for rows in batches[:8]])
-    network.inputs.fit(inputs)
+    rows = np.concatenate(batches)[: max(1, _STANDARDIZED // training.candidates)]
+    network.inputs.fit(training.batch(rows).inputs.flatten(0, 1).numpy())
 
 
 def _run_digest(

@@ -45,6 +45,11 @@ class RowLosses:
         wanted, row = entries_of(rows, self._row, len(self._new))
         return RowLosses(self._new[rows], row, self._item[wanted])
 
+    def fresh(self) -> tuple[Tensor, Tensor]:
+        """(B, C) 1 where a wanted item is new to the user, and 1 where any item is."""
+        wanted = torch.zeros_like(self._new).index_put((self._row, self._item), self._new.new_tensor(1.0))
+        return wanted * self._new, self._new
+
     def __call__(self, scores: Tensor) -> Tensor:
         """(B, 2) softmax loss of each example's wanted items against its unwanted ones, of all items and of new ones.
 

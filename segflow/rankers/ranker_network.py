@@ -48,7 +48,7 @@ class RankerNetwork(nn.Module):
 
     item_vectors: Tensor
 
-    def __init__(self, item_vectors: Tensor, states: int, hidden: int) -> None:
+    def __init__(self, item_vectors: Tensor, states: int, hidden: int, explore_hidden: int) -> None:
         super().__init__()
         candidates, width = item_vectors.shape
         self.register_buffer("item_vectors", item_vectors)
@@ -61,9 +61,9 @@ class RankerNetwork(nn.Module):
         start = torch.zeros(_INPUTS)
         start[len(SCORERS) :] = start[COOCCURRENCE] = 0.3
         self.explore = nn.Parameter(start)
-        self.explore_in = nn.Linear(_INPUTS, hidden)
-        self.explore_context = nn.Linear(len(CONTEXT_FEATURES), hidden, bias=False)
-        self.explore_out = nn.Parameter(torch.zeros(hidden))
+        self.explore_in = nn.Linear(_INPUTS, explore_hidden)
+        self.explore_context = nn.Linear(len(CONTEXT_FEATURES), explore_hidden, bias=False)
+        self.explore_out = nn.Parameter(torch.zeros(explore_hidden))
         self.repeat_in = nn.Linear(len(PAIR_FEATURES) + len(CONTEXT_FEATURES) + _INPUTS, hidden)
         self.repeat_out = nn.Linear(hidden, 1)
         self.repeat_affinity = nn.Parameter(torch.zeros(()))

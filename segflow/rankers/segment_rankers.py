@@ -5,6 +5,10 @@ examples in the same steps, so the global network runs once for all of them. A g
 weighted by how surely they belong to it, and losses are summed over groups. Since AdamW treats every number by itself
 (Loshchilov & Hutter 2019), a group trained with others is the group trained alone.
 
+The item biases of a group are counted: the logarithm of how often its users took up an item that was new to them, over how
+often the global ranker expected it. Both counts are shrunk toward everybody's ratio, as is that toward one (the posterior mean
+of a rate under a Gamma prior, DuMouchel 1999), so a group with little to tell is like everybody.
+
 A gate says how much of a delta is used. It is chosen on the snapshot week, which no delta learns from, toward the global
 ranker: the smallest that is within one standard error of the best (Breiman et al. 1984), none unless the best gain is
 more than one standard error, and then shrunk by n / (n + gate_users) as a group mean is. The idea is that of GLSLIM
@@ -15,8 +19,9 @@ Lives here: training and gates. Does not live here: what a delta is, and who bel
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -24,18 +29,39 @@ import torch
 from torch import Tensor
 
 from segflow.config import RankerConfig
+from segflow.config.rankers import SegmentMethod
 from segflow.rankers.deltas import Deltas, Membership, taken
 from segflow.rankers.examples import Examples
-from segflow.rankers.global_ranker import Frozen, GlobalRanker, learning_rate_at
+from segflow.rankers.global_ranker import Frozen, learning_rate_at
 from segflow.rankers.losses import RowLosses
 
 GATES = (0.0, 0.25, 0.5, 0.75, 1.0)
-_WEIGHTS = ("down", "up", "bias", "explore", "repeat")
+METHODS: Mapping[SegmentMethod, tuple[str, ...]] = {
+    "deltas": ("down", "up", "bias", "explore", "repeat"),
+    "last_layer": ("bias", "explore", "repeat"),
+    "bias": ("bias",),
+    "weights": ("explore", "repeat"),
+}
+"""Which parts of a delta are learned."""
+
 _BLOCK = 512
 
 
+class Freezes(Protocol):
+    """A global ranker, or what stands for one."""
+
+    @property
+    def item_vectors(self) -> Tensor:
+        """(C, W) the vectors that the state query points at."""
+        ...
+
+    def frozen(self, examples: Examples, rows: npt.NDArray[np.int64]) -> Frozen:
+        """What is known of the examples ``rows``."""
+        ...
+
+
 def fit_segment_rankers(
-    ranker: GlobalRanker,
+    ranker: Freezes,
     training: Examples,
     validation: Examples,
     arms: Sequence[Membership],
@@ -48,9 +74,17 @@ def fit_segment_rankers(
 
 
 def train_deltas(
-    ranker: GlobalRanker, training: Examples, arms: Sequence[Membership], config: RankerConfig, seed: int
+    ranker: Freezes,
+    training: Examples,
+    arms: Sequence[Membership],
+    config: RankerConfig,
+    seed: int,
+    free: Sequence[str] | None = None,
 ) -> list[Deltas]:
-    """The deltas of each arm's groups, with gates of one. A group without an example keeps a delta that adds nothing."""
+    """The deltas of each arm's groups, with gates of one. A group without an example keeps a delta that adds nothing.
+
+    free: the parts of a delta that are learned, those of ``rankers.segment_method`` by default; the others add nothing.
+    """
     start = _nothing(ranker, training, config, seed)
     deltas = [[start.copy() for _ in range(arm.groups)] for arm in arms]
     groups = [
@@ -58,7 +92,14 @@ def train_deltas(
         for arm, of_arm in zip(arms, deltas, strict=True)
         for code, one in enumerate(of_arm)
     ]
-    weights = [getattr(one, name).requires_grad_() for one, _ in groups for name in _WEIGHTS]
+    learned = METHODS[config.segment_method] if free is None else free
+    if "bias" in learned:
+        biases = _item_biases(ranker, training, [share for _, share in groups], config.delta_prior)
+        for (one, _), bias in zip(groups, biases, strict=True):
+            one.bias.copy_(bias)
+    weights = [getattr(one, name).requires_grad_() for one, _ in groups for name in learned if name != "bias"]
+    if not weights:
+        return [Deltas.stacked(of_arm) for of_arm in deltas]
     optimizer = torch.optim.AdamW(weights, lr=config.delta_learning_rate, weight_decay=config.delta_weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_at(step, config.delta_steps))
     for rows in _slots(len(training), config, seed):
@@ -77,8 +118,26 @@ def train_deltas(
     return [Deltas.stacked(of_arm) for of_arm in deltas]
 
 
+def _item_biases(ranker: Freezes, training: Examples, shares: Sequence[Tensor], prior: float) -> Tensor:
+    """(G, C) log of seen over expected take-up of new items by the users of each group, (U,) ``shares`` of each."""
+    everybody = torch.ones_like(shares[0])
+    counts = torch.zeros(2, 1 + len(shares), training.candidates)
+    for start in range(0, len(training), _BLOCK):
+        rows = np.arange(start, min(start + _BLOCK, len(training)))
+        frozen = ranker.frozen(training, rows)
+        fresh, new = RowLosses.of(training.batch(rows), training.candidates).fresh()
+        chance = torch.softmax(frozen.scores.masked_fill(new == 0, -1e30), dim=1) * new
+        both = torch.stack([fresh, chance * fresh.sum(1, keepdim=True)])
+        for code, share in enumerate([everybody, *shares]):
+            own = torch.nonzero(share[frozen.users] > 0)[:, 0]
+            counts[:, code] += share[frozen.users[own]] @ both[:, own]
+    seen, expected = counts
+    ratio = (seen[0] + prior) / (expected[0] + prior)
+    return torch.log((seen[1:] + prior * ratio) / (expected[1:] + prior))
+
+
 def _mean_loss(
-    ranker: GlobalRanker, delta: Deltas, frozen: Frozen, losses: RowLosses, share: Tensor, new_weight: float
+    ranker: Freezes, delta: Deltas, frozen: Frozen, losses: RowLosses, share: Tensor, new_weight: float
 ) -> Tensor:
     """The mean over a group's users, weighted by how surely they belong; the delta is learned at full strength."""
     scores = frozen.scores + delta.added(frozen, ranker.item_vectors, torch.ones(len(frozen.users), 1))
@@ -88,7 +147,7 @@ def _mean_loss(
 
 
 def gated(
-    ranker: GlobalRanker,
+    ranker: Freezes,
     deltas: Sequence[Deltas],
     training: Examples,
     validation: Examples,
@@ -134,7 +193,7 @@ def _slots(examples: int, config: RankerConfig, seed: int) -> Iterator[npt.NDArr
                 yield np.sort(rows)
 
 
-def _nothing(ranker: GlobalRanker, training: Examples, config: RankerConfig, seed: int) -> Deltas:
+def _nothing(ranker: Freezes, training: Examples, config: RankerConfig, seed: int) -> Deltas:
     """The delta that adds nothing yet, the same start for every group."""
     candidates, width = ranker.item_vectors.shape
     example = ranker.frozen(training, np.arange(1))

@@ -89,6 +89,11 @@ class Protocol:
         tuning, test = (first + int(share * count) for share in (_TRAINED, _TUNED))
         return tuning * MICROSECONDS_PER_DAY, test * MICROSECONDS_PER_DAY, (first + count) * MICROSECONDS_PER_DAY
 
+    def earlier(self) -> Protocol:
+        """The same protocol on what lies before the tuning weeks: its own weeks have chosen no setting."""
+        log = self.log
+        return Protocol(Log(log.sequences.before(self._starts[0]), log.texts))
+
     def _windows(self, start_us: int, end_us: int) -> list[Window]:
         return [self._window(at) for at in range(start_us, end_us - MICROSECONDS_PER_WEEK + 1, MICROSECONDS_PER_WEEK)]
 

@@ -11,7 +11,7 @@ from segflow.config import RankerConfig
 from segflow.representation.sequences import MICROSECONDS_PER_DAY as DAY
 from segflow.representation.sequences import EventSequences
 from segflow_tests.benchmarks import ranking_classics
-from segflow_tests.benchmarks.bench_rankers import OURS, targets
+from segflow_tests.benchmarks.bench_rankers import OURS, of_training, targets
 from segflow_tests.benchmarks.ranking_classics import CLASSICS, Known, judge
 from segflow_tests.benchmarks.ranking_global import global_ranker
 from segflow_tests.benchmarks.ranking_protocol import Log, Protocol, Window, compared, per_user
@@ -137,7 +137,18 @@ def test_the_global_ranker_goes_through_the_same_windows(protocol: Protocol) -> 
     vectors = np.random.default_rng(1).normal(size=(ITEMS, 4)).astype(np.float32)
     found = global_ranker(protocol, protocol.test[:1], vectors, 2, config)
     asked = np.isin(np.arange(USERS), protocol.test[0].users)
-    np.testing.assert_array_equal(~np.isnan(found[:, 0]), asked)
+    np.testing.assert_array_equal(~np.isnan(found.by_seed[:, :, 0]), np.stack([asked, asked]))
+    assert not np.array_equal(*np.nan_to_num(found.by_seed)), "another seed, another training"
+    assert of_training(found).count(";") == 1
+
+
+def test_the_confirmation_has_seen_nothing_of_the_tuning_weeks(protocol: Protocol) -> None:
+    earlier = protocol.earlier()
+    assert earlier.log.sequences.times.max() < protocol.tuning[0].start_us
+    ends = [window.start_us // DAY + 7 for window in earlier.test]
+    assert ends
+    assert max(ends) <= 112
+    assert [window.start_us // DAY for window in earlier.tuning] == [88]
 
 
 def test_a_target_is_held_only_with_its_interval() -> None:

@@ -24,6 +24,7 @@ CONFIG = RankerConfig(
     minimum_item_users=2,
     training_weeks=4,
     hidden=8,
+    explore_hidden=4,
     steps=80,
     batch_users=32,
     check_every=20,

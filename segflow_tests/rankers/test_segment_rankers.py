@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,11 +19,6 @@ from segflow_tests.rankers.conftest import CONFIG, USERS, World
 THIRDS = np.arange(USERS) % 3
 HALVES = np.arange(USERS) % 2
 """How the log was made: each half of the users has its own half of the catalogue."""
-
-
-def _close(one: Deltas, other: Deltas) -> None:
-    for field in fields(Deltas):
-        torch.testing.assert_close(getattr(one, field.name), getattr(other, field.name), atol=1e-5, rtol=1e-3)
 
 
 def _same(one: Deltas, other: Deltas) -> None:
@@ -61,9 +56,12 @@ def test_other_users_change_nothing(world: World, trained: Deltas) -> None:
 
 def test_a_user_counts_by_membership_probability(world: World, trained: Deltas) -> None:
     whole = Membership.certain(THIRDS)
-    # The same share for everybody is the same mean.
+    # The same share for everybody is the same mean, though fewer counts for the biases.
     halved = replace(whole, share=whole.share / 2)
-    _close(train_deltas(world.ranker, world.training, [halved], CONFIG, seed=0)[0], trained)
+    trained_parts = ("down", "up", "explore", "repeat")
+    same = train_deltas(world.ranker, world.training, [whole, halved], CONFIG, 0, free=trained_parts)
+    for name in trained_parts:
+        torch.testing.assert_close(getattr(same[0], name), getattr(same[1], name), atol=1e-5, rtol=1e-3)
     # Who does not belong at all is as good as left out, who belongs a little is not.
     never = replace(whole, share=torch.where(torch.arange(USERS) > 20, whole.share, 0.0))
     without = Membership.certain(np.where(np.arange(USERS) > 20, THIRDS, -1))
@@ -104,10 +102,32 @@ def test_what_a_delta_adds_is_that_of_a_plain_loop(world: World) -> None:
     for row in range(4):
         query = frozen.states[row] @ parts["down"][0] @ parts["up"][0]
         for item in range(len(vectors)):
-            expected = query @ vectors[item] + parts["bias"][0, item] + frozen.explore[row, item] @ parts["explore"][0]
-            for pair in torch.nonzero((frozen.pair_row == row) & (frozen.pair_item == item))[:, 0]:
-                expected = expected + frozen.hidden[pair] @ parts["repeat"][0]
+            expected = query @ vectors[item] + frozen.explore[row, item] @ parts["explore"][0]
+            pairs = torch.nonzero((frozen.pair_row == row) & (frozen.pair_item == item))[:, 0]
+            own = frozen.hidden[pairs[0]] @ parts["repeat"][0] if len(pairs) else parts["bias"][0, item]
+            expected = expected + own
             assert float(added[row, item]) == pytest.approx(0.5 * float(expected), abs=1e-3)
+
+
+def test_item_biases_are_those_of_a_plain_count(world: World) -> None:
+    shares = torch.linspace(0.1, 1, USERS)
+    arm = Membership(torch.from_numpy(HALVES), shares)
+    (found,) = train_deltas(world.ranker, world.training, [arm], CONFIG, 0, free=("bias",))
+    assert not found.up.any()
+    prior, candidates = CONFIG.delta_prior, world.training.candidates
+    seen, expected = np.zeros((3, candidates)), np.zeros((3, candidates))
+    for row, user in enumerate(world.training.users):
+        rows = np.array([row])
+        new = ~world.training.had.dense(rows, candidates)[0]
+        fresh = world.training.wanted.dense(rows, candidates)[0] & new
+        chance = np.where(new, np.exp(world.ranker.score(world.training, rows)[0].astype(np.float64)), 0)
+        for group, share in ((HALVES[user], float(shares[user])), (2, 1.0)):
+            seen[group] += share * fresh
+            expected[group] += share * fresh.sum() * chance / chance.sum() if new.any() else 0
+    ratio = (seen[2] + prior) / (expected[2] + prior)
+    plain = np.log((seen[:2] + prior * ratio) / (expected[:2] + prior))
+    np.testing.assert_allclose(found.bias.numpy(), plain, atol=1e-4)
+    assert np.abs(plain[0] - plain[1]).max() > 0.02, "each half has its own half of the catalogue"
 
 
 def test_row_losses_are_those_of_the_ranking_loss(world: World) -> None:

@@ -1,4 +1,4 @@
-"""A training of the global ranker in a process of its own, to be killed: checkpoint and output file are its arguments."""
+"""A training of the global ranker in a process of its own, to be killed: its checkpoint and threads are the arguments."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from segflow_tests.rankers.conftest import OFTEN, make_world
 
 
 def main() -> None:
-    torch.set_num_threads(1)
+    torch.set_num_threads(int(sys.argv[2]))
     world = make_world()
-    ranker = fit_global_ranker(
+    fit_global_ranker(
         world.training,
         world.validation,
         world.vectors,
@@ -23,7 +23,6 @@ def main() -> None:
         seed=0,
         checkpoint=Path(sys.argv[1]),
     )
-    Path(sys.argv[2]).write_bytes(ranker.to_bytes())
 
 
 if __name__ == "__main__":

@@ -18,12 +18,19 @@ def fit_cooccurrence(
     Args:
         counts: (P,) how much each pair counts, as the same in ``cooccurrence``; default: having the item is all.
     """
+    return _spread(*ease_weights(features, regularization, limit, counts), len(features.popularity))
+
+
+def ease_weights(
+    features: Features, regularization: float, limit: int, counts: npt.NDArray[np.float32] | None = None
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """``fit_cooccurrence`` without the zeros: the n items that take part, ascending, and their (n, n) weights."""
     chosen, gram = _gram(features, limit, counts)
     gram[np.diag_indices(len(chosen))] += np.float32(regularization)
     precision = np.linalg.inv(gram)
     small = (-precision / np.diag(precision)).astype(np.float32, copy=False)
     np.fill_diagonal(small, 0)
-    return _spread(small, chosen, len(features.popularity))
+    return chosen, small
 
 
 def fit_item_neighbours(features: Features, neighbours: int, shrinkage: float, limit: int) -> npt.NDArray[np.float32]:
@@ -38,7 +45,7 @@ def fit_item_neighbours(features: Features, neighbours: int, shrinkage: float, l
     np.fill_diagonal(similarity, 0)
     kept = min(neighbours, len(chosen))
     least = np.partition(similarity, len(chosen) - kept, axis=0)[len(chosen) - kept]
-    return _spread(np.where(similarity >= least, similarity, np.float32(0)), chosen, len(features.popularity))
+    return _spread(chosen, np.where(similarity >= least, similarity, np.float32(0)), len(features.popularity))
 
 
 def cooccurrence(
@@ -66,7 +73,7 @@ def _gram(
     return chosen, gram
 
 
-def _spread(small: npt.NDArray[np.float32], chosen: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.float32]:
+def _spread(chosen: npt.NDArray[np.int64], small: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.float32]:
     weights = np.zeros((count, count), np.float32)
     weights[np.ix_(chosen, chosen)] = small
     return weights

@@ -15,11 +15,12 @@ from torch import Tensor, from_numpy
 
 from segflow.config import RankerConfig
 from segflow.rankers.features import Features
-from segflow.rankers.scorers.cooccurrence import cooccurrence, fit_cooccurrence
+from segflow.rankers.scorers.cooccurrence import ease_weights
 from segflow.rankers.scorers.user_knn import ReferenceUsers
 
 SCORERS = ("cooccurrence", "counted_cooccurrence", "log_neighbours", "log_recent_neighbours")
 COOCCURRENCE = SCORERS.index("cooccurrence")
+_ARRAYS = ("items", "had", "counted", "trends")
 _SMALLEST_SHARE = np.float32(1e-3)
 
 
@@ -28,13 +29,15 @@ class FittedScorers:
     """Scorers of one cut.
 
     Attributes:
-        had: (C, C) float32 EASE weights from having an item.
-        counted: (C, C) float32 EASE weights from the logarithm of one plus the decayed days with it.
+        items: (n,) candidates that take part in EASE.
+        had: (n, n) float32 EASE weights from having an item.
+        counted: (n, n) float32 EASE weights from the logarithm of one plus the decayed days with it.
         reference: users among whom the nearest are sought.
         neighbours: how many of them.
         trends: (C, J) float32 item features at the cut, for users who are scored without the rest of the log.
     """
 
+    items: npt.NDArray[np.int64]
     had: npt.NDArray[np.float32]
     counted: npt.NDArray[np.float32]
     reference: ReferenceUsers
@@ -45,9 +48,11 @@ class FittedScorers:
     def of(cls, features: Features, config: RankerConfig) -> FittedScorers:
         """Fitted to all users of ``features``."""
         ridge, limit = config.cooccurrence_regularization, config.cooccurrence_items
+        items, had = ease_weights(features, ridge, limit)
         return cls(
-            had=fit_cooccurrence(features, ridge, limit),
-            counted=fit_cooccurrence(features, ridge, limit, np.log1p(features.frequency)),
+            items=items,
+            had=had,
+            counted=ease_weights(features, ridge, limit, _counts(features))[1],
             reference=ReferenceUsers.of(features, config.reference_users),
             neighbours=config.neighbours,
             trends=features.trends,
@@ -56,17 +61,17 @@ class FittedScorers:
     def score(self, features: Features, users: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
         """(users, C, len(SCORERS)) what each scorer says of each candidate, from the users' ``features`` at the cut or later."""
         ever, lately = self.reference.score(features, users, self.neighbours)
-        found = (
-            cooccurrence(features, self.had, users),
-            cooccurrence(features, self.counted, users, np.log1p(features.frequency)),
-            np.log(ever + _SMALLEST_SHARE),
-            np.log(lately + _SMALLEST_SHARE),
-        )
-        return np.stack([one.astype(np.float16) for one in found], axis=2)
+        found = np.zeros((len(users), len(features.popularity), len(SCORERS)), np.float16)
+        pairs, candidates = features.pairs, found.shape[1]
+        had, counted = pairs.dense(users, candidates, np.float32(1)), pairs.dense(users, candidates, _counts(features))
+        found[:, self.items, 0] = had[:, self.items] @ self.had
+        found[:, self.items, 1] = counted[:, self.items] @ self.counted
+        found[:, :, 2], found[:, :, 3] = np.log(ever + _SMALLEST_SHARE), np.log(lately + _SMALLEST_SHARE)
+        return found
 
     def to_tensors(self) -> dict[str, Tensor]:
         """All that ``from_tensors`` needs."""
-        arrays = {"had": self.had, "counted": self.counted, "trends": self.trends}
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
         tensors = {name: from_numpy(array) for name, array in arrays.items()}
         return (
             tensors
@@ -78,5 +83,10 @@ class FittedScorers:
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> FittedScorers:
         """The inverse of ``to_tensors``."""
         reference = {name.removeprefix("reference."): tensor for name, tensor in tensors.items() if "." in name}
-        arrays = {name: tensors[name].numpy() for name in ("had", "counted", "trends")}
+        arrays = {name: tensors[name].numpy() for name in _ARRAYS}
         return cls(reference=ReferenceUsers.from_tensors(reference), neighbours=int(tensors["neighbours"]), **arrays)
+
+
+def _counts(features: Features) -> npt.NDArray[np.float32]:
+    counts: npt.NDArray[np.float32] = np.log1p(features.frequency)
+    return counts

@@ -33,6 +33,7 @@ from segflow.rankers.recommend import top_items
 from segflow.representation.sequences import MICROSECONDS_PER_WEEK
 
 Rows = npt.NDArray[np.int64]
+_Values = tuple[Rows, npt.NDArray[np.float64]]
 
 GRID = (3.0, 30.0, 300.0)
 """Shrinkages that are tried for each step."""
@@ -134,14 +135,17 @@ def simulated_week(
 def last_items(history: ItemHistory, cut_us: int, users: Rows, count: int, seed: int) -> sparse.csr_array:
     """(B, C) a one at each of the ``count`` items that a user had last before the cut; those of one day by chance."""
     user, item, day = history.known(cut_us)
-    order = np.lexsort((np.random.default_rng(seed).random(len(user)), day, user))
+    # Drawn for every row, so that a user's items do not depend on who else is asked.
+    chance = np.random.default_rng(seed).random(len(user))
+    own = np.isin(user, users)
+    user, item, day, chance = user[own], item[own], day[own], chance[own]
+    order = np.lexsort((chance, day, user))
     user, item = user[order], item[order]
-    # Rows of a user end with the latest; those from `count` before the end on are kept.
-    behind = np.searchsorted(user, user, side="right") - np.arange(len(user))
-    kept = (behind <= count) & np.isin(user, users)
+    # Rows of a user end with the latest.
+    latest = np.searchsorted(user, user, side="right") - np.arange(len(user)) <= count
     shape = (history.users, len(history.candidates))
-    ones = np.ones(int(kept.sum()), np.float32)
-    made = sparse.csr_array((ones, (user[kept], item[kept])), shape=shape)[users]
+    ones = np.ones(int(latest.sum()), np.float32)
+    made = sparse.csr_array((ones, (user[latest], item[latest])), shape=shape)[users]
     # An item had on several of these days counts for each of them.
     made.sum_duplicates()
     return made
@@ -149,15 +153,7 @@ def last_items(history: ItemHistory, cut_us: int, users: Rows, count: int, seed:
 
 def choose_shrinkage(simulated: Iterable[Simulated]) -> tuple[Shrinkage, list[Trial]]:
     """The chain of the steps that earned their place, and how each was judged; from general to preferred."""
-    found: dict[tuple[str, Shrinkage], list[tuple[Rows, npt.NDArray[np.float64]]]] = {}
-    for one in simulated:
-        for case, users in one.cases.items():
-            reached = step_reached(one.known, users, case)
-            wanted, rows = one.wanted[reached], one.rows[reached]
-            for setting in _settings(case):
-                scores, _ = fallback_scores(replace(one.known, shrinkage=setting), users)
-                found.setdefault((case, setting), []).append((rows, ndcg(scores[reached], wanted)))
-    mean = {key: _per_user(parts) for key, parts in found.items()}
+    mean = {key: _per_user(parts) for key, parts in _judged(simulated).items()}
     chosen, trials = OFF, []
     for case in ("social", "content", "attributes", "segment"):
         below = replace(OFF, content=chosen.content) if case == "segment" else OFF
@@ -172,6 +168,19 @@ def choose_shrinkage(simulated: Iterable[Simulated]) -> tuple[Shrinkage, list[Tr
         if trials[-1].earned:
             chosen = replace(chosen, **{case: best})
     return chosen, trials
+
+
+def _judged(simulated: Iterable[Simulated]) -> dict[tuple[str, Shrinkage], list[_Values]]:
+    """NDCG@10 of the users of each case under each setting, part by part."""
+    found: dict[tuple[str, Shrinkage], list[_Values]] = {}
+    for one in simulated:
+        for case, users in one.cases.items():
+            reached = step_reached(one.known, users, case)
+            wanted, rows = one.wanted[reached], one.rows[reached]
+            for setting in _settings(case):
+                scores, _ = fallback_scores(replace(one.known, shrinkage=setting), users)
+                found.setdefault((case, setting), []).append((rows, ndcg(scores[reached], wanted)))
+    return found
 
 
 def step_reached(known: Fallbacks, users: ColdUsers, case: str) -> npt.NDArray[np.bool_]:
@@ -205,7 +214,7 @@ def _by_owners(days: sparse.csr_array, members: Floats) -> Callable[[sparse.csr_
     return by_events
 
 
-def _per_user(parts: list[tuple[Rows, npt.NDArray[np.float64]]]) -> npt.NDArray[np.float64]:
+def _per_user(parts: list[_Values]) -> npt.NDArray[np.float64]:
     """The mean of each user over the weeks in which it was asked, in the order of the rows."""
     users, place = np.unique(np.concatenate([rows for rows, _ in parts]), return_inverse=True)
     values = np.concatenate([values for _, values in parts])

@@ -180,7 +180,7 @@ def _steps(simulated: Cold, chosen: Shrinkage, best: Shrinkage, seed: int) -> di
     return {name: means.of(name) for name in known_by}
 
 
-def friends_trial(share: float, seed: int, users: int = 400, items: int = 120, weeks: int = 9) -> Trial:
+def friends_trial(share: float, seed: int, users: int = 1200, items: int = 120, weeks: int = 9) -> Trial:
     """The social step on a planted log: ``share`` of five contacts have the user's taste, the others are anybody."""
     rng = np.random.default_rng(seed)
     tastes = rng.integers(8, size=users)

@@ -125,7 +125,7 @@ class Tracking:
         return self._experiments[name]
 
     def creating(self) -> AbstractContextManager[object]:
-        """Held while something is created that must exist once; a server sees to that by itself."""
+        """Held while something is created that must exist once, or moved; a server sees to that by itself."""
         return nullcontext() if self.config.uri else FileLock(f"{self.config.root}/create.lock")
 
     @contextmanager

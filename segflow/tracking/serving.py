@@ -75,12 +75,13 @@ def promote(tracking: Tracking, digest: str) -> str:
         raise UserError(
             f"{name}: no version holds the bundle {digest[:12]}; materialize served_ranker of the week again"
         )
-    champion = client.get_registered_model(name).aliases.get(CHAMPION)
-    if champion is not None:
-        week = client.get_model_version(name, champion).tags[_WEEK]
+    # Weeks may be worked on side by side.
+    with tracking.creating():
+        champion = client.get_registered_model(name).aliases.get(CHAMPION)
+        week = client.get_model_version(name, champion).tags[_WEEK] if champion is not None else ""
         if week > found.tags[_WEEK]:
             return f"version {champion} of the later week {week} stays {CHAMPION}"
-    client.set_registered_model_alias(name, CHAMPION, found.version)
+        client.set_registered_model_alias(name, CHAMPION, found.version)
     return f"version {found.version} is {CHAMPION}"
 
 

@@ -33,7 +33,7 @@ from segflow.rankers.recommend import recommend
 from segflow.rankers.requests import read_requests
 from segflow.rankers.served import ServedRanker, Variant
 from segflow.rankers.snapshot import RankingWeek
-from segflow.representation.behavior import BehaviorModel, fit_behavior_model
+from segflow.representation.behavior import fit_behavior_model
 from segflow.representation.encoder import Encoder
 from segflow.representation.sequences import MICROSECONDS_PER_WEEK
 from segflow.tracking.serving import write_model
@@ -102,18 +102,11 @@ def trained(protocol: Protocol, vectors: npt.NDArray[np.float32]) -> tuple[Ranki
     """The ranker of the week before the last test window; vectors: (I, d) of the texts of all items."""
     sequences, start = protocol.log.sequences, protocol.test[-1].start_us - MICROSECONDS_PER_WEEK
     backbone = fit_behavior_model(sequences.before(start), vectors, BehaviorConfig(), seed=0)
-    return _week(protocol, backbone), _ranker(_week(protocol, backbone))
-
-
-def _week(protocol: Protocol, backbone: BehaviorModel) -> RankingWeek:
-    start = protocol.test[-1].start_us - MICROSECONDS_PER_WEEK
-    return RankingWeek(protocol.log.sequences, backbone, protocol.history, start, RankerConfig())
-
-
-def _ranker(week: RankingWeek) -> GlobalRanker:
-    return fit_global_ranker(
+    week = RankingWeek(sequences, backbone, protocol.history, start, RankerConfig())
+    ranker = fit_global_ranker(
         week.training, week.validation(), week.item_vectors, week.candidate_ids, week.config, seed=0
     )
+    return week, ranker
 
 
 def measure(protocol: Protocol, week: RankingWeek, ranker: GlobalRanker) -> Served:

@@ -4,6 +4,7 @@ Lives here: the form of a request as MLflow declares it, and how mistakes become
 answered (``segflow.rankers.served``), and registering (``segflow.tracking.serving``).
 """
 
+import gc
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -47,6 +48,9 @@ class ServedModel(PythonModel):
         threadpool_limits(1)
         self.ranker = ServedRanker.load(Path(context.artifacts["bundle"]))
         self.ranker.recommend([Request()])
+        # A collection that walks through all that was imported takes longer than an answer.
+        gc.collect()
+        gc.freeze()
 
     def predict(
         self, context: PythonModelContext, model_input: list[Row], params: dict[str, Any] | None = None

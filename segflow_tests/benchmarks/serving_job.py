@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -194,29 +195,40 @@ def _ask(connection: HTTPConnection, body: bytes) -> float:
 
 @contextmanager
 def serving(bundle: Path) -> Iterator[int]:
-    """`mlflow models serve` of the bundle on a free port of 127.0.0.1, ended by its own pid."""
+    """`mlflow models serve` of the bundle on a free port of 127.0.0.1."""
     with tempfile.TemporaryDirectory() as folder:
-        model, log = Path(folder) / "model", Path(folder) / "log"
+        model = Path(folder) / "model"
         write_model(bundle, model, {"events": []})
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(model), "--env-manager", "local"]
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "MLFLOW_DISABLE_TELEMETRY": "true"}
-        with log.open("wb") as output:
-            server = subprocess.Popen(
-                [*command, "-h", "127.0.0.1", "-p", str(port)],
-                env=environment,
-                cwd=folder,
-                stdout=output,
-                stderr=output,
-            )
-        try:
-            _wait_for(server, port, log)
+        with mlflow_serve(str(model), Path(folder)) as port:
             yield port
-        finally:
-            server.terminate()
-            server.wait(30)
+
+
+@contextmanager
+def mlflow_serve(model: str, folder: Path, **environment: str) -> Iterator[int]:
+    """The server on a free port, in a process group of its own, which is ended as a whole: the command starts uvicorn."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    # uvicorn is looked for on the PATH, as in an activated environment.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    own = {"PYTHONPATH": str(Path(__file__).parents[2]), "MLFLOW_DISABLE_TELEMETRY": "true", "PATH": path}
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", model, "--env-manager", "local"]
+    log = folder / "server.log"
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            [*command, "-h", "127.0.0.1", "-p", str(port)],
+            env={**os.environ, **own, **environment},
+            cwd=folder,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        _wait_for(server, port, log)
+        yield port
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)
 
 
 def _wait_for(server: subprocess.Popen[bytes], port: int, log: Path) -> None:

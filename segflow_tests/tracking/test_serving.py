@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
-import time
 from datetime import UTC, datetime
 from http.client import HTTPConnection
 from pathlib import Path
@@ -23,6 +18,7 @@ from segflow.rankers.served import ServedRanker
 from segflow.rankers.snapshot import RankingWeek
 from segflow.tracking import Run, Tracking
 from segflow.tracking.serving import CHALLENGER, CHAMPION, promote, register
+from segflow_tests.benchmarks.serving_job import mlflow_serve
 from segflow_tests.rankers.conftest import CONFIG, SNAPSHOT, make_world
 
 MOMENT = datetime(1970, 3, 20, tzinfo=UTC)
@@ -120,26 +116,8 @@ def test_mlflow_serves_the_champion_over_http(
 ) -> None:
     registered(tracking, served, *bundle, "2024-01-08")
     promote(tracking, bundle[1])
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", f"models:/{tracking.config.model}@{CHAMPION}"]
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": tracking.uri, "PYTHONPATH": str(Path(__file__).parents[2])}
-    with (tmp_path / "log").open("wb") as log:
-        server = subprocess.Popen(
-            [*command, "--env-manager", "local", "-h", "127.0.0.1", "-p", str(port)],
-            env=environment,
-            stdout=log,
-            stderr=log,
-            cwd=tmp_path,
-        )
-    try:
-        deadline, up = time.monotonic() + 180, False
-        while not up and time.monotonic() < deadline:
-            assert server.poll() is None, (tmp_path / "log").read_text()
-            with socket.socket() as probe:
-                up = probe.connect_ex(("127.0.0.1", port)) == 0
-            time.sleep(0.2)
+    name = f"models:/{tracking.config.model}@{CHAMPION}"
+    with mlflow_serve(name, tmp_path, MLFLOW_TRACKING_URI=tracking.uri) as port:
         connection = HTTPConnection("127.0.0.1", port, timeout=60)
         example = example_request(served.catalogue, MOMENT)
         status, answer = post(connection, json.dumps({"inputs": [example, {}]}).encode())
@@ -156,6 +134,3 @@ def test_mlflow_serves_the_champion_over_http(
         ):
             status, answer = post(connection, body)
             assert (status, said in answer["message"]) == (400, True), answer
-    finally:
-        server.terminate()
-        server.wait(30)

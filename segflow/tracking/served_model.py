@@ -4,18 +4,15 @@ Lives here: the form of a request as MLflow declares it, and how mistakes become
 answered (``segflow.rankers.served``), and registering (``segflow.tracking.serving``).
 """
 
-import gc
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
 from mlflow.pyfunc import PythonModel, PythonModelContext
 from pydantic import BaseModel, ConfigDict, SkipValidation
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from segflow.errors import UserError
 from segflow.rankers.requests import Event, Request, read_requests
@@ -43,14 +40,8 @@ class ServedModel(PythonModel):
 
     def load_context(self, context: PythonModelContext) -> None:
         """Read the bundle, and answer once: what is made at the first request is there before it."""
-        # One user's matrices are too small to share: more threads only wait for each other.
-        torch.set_num_threads(1)
-        threadpool_limits(1)
         self.ranker = ServedRanker.load(Path(context.artifacts["bundle"]))
         self.ranker.recommend([Request()])
-        # A collection that walks through all that was imported takes longer than an answer.
-        gc.collect()
-        gc.freeze()
 
     def predict(
         self, context: PythonModelContext, model_input: list[Row], params: dict[str, Any] | None = None

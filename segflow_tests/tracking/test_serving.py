@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from segflow.config import TrackingConfig
 from segflow.errors import UserError
@@ -83,11 +82,7 @@ def test_the_registered_model_answers_as_the_bundle_does(
 
     version, _ = registered(tracking, served, *bundle, "2024-01-08")
     found = tracking.client.get_model_version(tracking.config.model, version)
-    threads = torch.get_num_threads()
-    try:
-        model = load_model(found.source)
-    finally:
-        torch.set_num_threads(threads)
+    model = load_model(found.source)
     assert mlflow.active_run() is None
     example = example_request(served.catalogue, MOMENT)
     assert model.input_example == [example]

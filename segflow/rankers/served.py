@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypedDict
@@ -38,10 +38,10 @@ from segflow.rankers.deltas import Deltas, Grouped
 from segflow.rankers.examples import Examples
 from segflow.rankers.features import ItemHistory, Pairs
 from segflow.rankers.global_ranker import Frozen, GlobalRanker
-from segflow.rankers.recommend import top_items
 from segflow.rankers.requests import Asked, Catalogue, Request, asked, sequence_of
 from segflow.rankers.scorers import FittedScorers
 from segflow.rankers.snapshot import RankingWeek
+from segflow.rankers.top import top_items
 from segflow.representation.behavior import BehaviorModel
 from segflow.representation.checkpoints import pack, unpack
 from segflow.representation.quantization import dequantize, quantize
@@ -55,7 +55,7 @@ _FORMAT = 1
 _BACKBONE, _RANKER, _SCORERS, _FALLBACKS, _DELTAS = (
     f"{name}.safetensors" for name in ("behavior_model", "global_ranker", "scorers", "fallbacks", "deltas")
 )
-_PLAIN = ("item_ids", "made_us", "half_life_days", "count", "exclude_seen", "segments")
+_PLAIN = ("item_ids", "made_us", "half_life_days", "count", "exclude_seen", "excluded", "boosts", "segments")
 _MEND = "materialize served_ranker again"
 
 
@@ -103,6 +103,8 @@ class ServedRanker:
         half_life_days: of the personal frequency.
         count: items in a list, unless a request says how many.
         exclude_seen: whether lists leave out what the user had, unless a request says so.
+        excluded: item ids that are in no list.
+        boosts: item id -> what is added to its score.
         segments: ids of the segments, in the order of the groups of ``deltas``; empty without segments.
     """
 
@@ -115,6 +117,8 @@ class ServedRanker:
     half_life_days: float
     count: int
     exclude_seen: bool = False
+    excluded: tuple[str, ...] = ()
+    boosts: Mapping[str, float] = field(default_factory=dict)
     segments: tuple[str, ...] = ()
     deltas: Deltas | None = None
 
@@ -129,7 +133,8 @@ class ServedRanker:
 
     def _answer(self, row: int, request: Request) -> Answer:
         shares = self._shares(row, request)
-        placed = bool(shares.sum() > 0)
+        # A gate of zero leaves a segment's users to the global ranker.
+        placed = self.deltas is not None and bool(shares[0] @ self.deltas.gate.numpy() > 0)
         found = asked(request, self.catalogue, self.made_us)
         examples = self._examples(found)
         if found.rows:
@@ -169,7 +174,7 @@ class ServedRanker:
         if self.exclude_seen if request.exclude_seen is None else request.exclude_seen:
             scores = scores.copy()
             scores[had] = -np.inf
-        places, values = top_items(scores[None], min(request.n or self.count, len(scores)))
+        places, values = top_items((scores + self._added)[None], min(request.n or self.count, len(scores)))
         found = zip(places[0].tolist(), values[0].tolist(), strict=True)
         return [
             Item(item_id=self.ranker.candidate_ids[place], score=value) for place, value in found if np.isfinite(value)
@@ -194,6 +199,12 @@ class ServedRanker:
     def _candidates(self) -> npt.NDArray[np.int64]:
         return np.array([self.catalogue.place[item] for item in self.ranker.candidate_ids])
 
+    @cached_property
+    def _added(self) -> npt.NDArray[np.float32]:
+        """(C,) what the rules add to scores."""
+        hidden = dict.fromkeys(self.excluded, -np.inf)
+        return np.array([hidden.get(item, self.boosts.get(item, 0)) for item in self.ranker.candidate_ids], np.float32)
+
     @classmethod
     def of(
         cls,
@@ -201,15 +212,19 @@ class ServedRanker:
         ranker: GlobalRanker,
         *,
         count: int,
+        exclude_seen: bool = False,
+        added: npt.NDArray[np.float32] | None = None,
         segments: Sequence[str] = (),
         grouped: Grouped | None = None,
     ) -> ServedRanker:
         """What serves from a week after the snapshot ``week`` on, as `recommendations` of that week does.
 
         Args:
+            added: (C,) what the rules add to everybody's scores; -inf hides an item.
             segments: ids of the groups of ``grouped``.
         """
         made_us = week.start_us + MICROSECONDS_PER_WEEK
+        rules = {} if added is None else {week.candidate_ids[at]: float(added[at]) for at in np.flatnonzero(added)}
         everybody = torch.arange(len(week.sequences.user_ids))
         members = grouped.membership.weights(everybody, len(segments)).numpy() if grouped else None
         return cls(
@@ -221,6 +236,9 @@ class ServedRanker:
             made_us=made_us,
             half_life_days=week.config.half_life_days,
             count=count,
+            exclude_seen=exclude_seen,
+            excluded=tuple(item for item, one in rules.items() if np.isneginf(one)),
+            boosts={item: one for item, one in rules.items() if np.isfinite(one)},
             segments=tuple(segments),
             deltas=grouped.deltas if grouped else None,
         )

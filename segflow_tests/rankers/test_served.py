@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from segflow.config import RecommendationConfig
 from segflow.errors import UserError
 from segflow.rankers.deltas import Grouped, Membership
-from segflow.rankers.recommend import recommendation_rows
+from segflow.rankers.recommend import Ranked, Shown, recommendation_rows
 from segflow.rankers.requests import read_requests
+from segflow.rankers.rules import Catalogue, rules_of
 from segflow.rankers.segment_rankers import train_deltas
 from segflow.rankers.served import MANIFEST, Answer, ServedRanker
 from segflow.rankers.snapshot import RankingWeek
@@ -24,6 +26,7 @@ from segflow_tests.rankers.conftest import CONFIG, ITEMS, SNAPSHOT, USERS, WEEK,
 NOW = SNAPSHOT + WEEK
 COUNT = 10
 SEGMENTS = ["s1", "s2"]
+CATALOGUE = Catalogue({f"i{item:02}": f"Item {item}" for item in range(ITEMS)}, {})
 
 
 def moment(microseconds: int) -> str:
@@ -77,7 +80,10 @@ def test_lists_are_those_of_the_batch_item_for_item(
 ) -> None:
     groups = zip(world.log.user_ids, grouped.membership.group.tolist(), strict=True)
     names = {str(user): SEGMENTS[group] for user, group in groups if group >= 0}
-    batch = recommendation_rows(week, world.ranker, grouped, names, COUNT).to_pandas()
+    vectors = np.ones((len(week.candidate_ids), 4), np.float32)
+    ranked, shown = Ranked(world.ranker, grouped, names), Shown(CATALOGUE, vectors, {})
+    rules = rules_of(RecommendationConfig(), CATALOGUE, week.candidate_ids)
+    batch = recommendation_rows(week, ranked, shown, RecommendationConfig(count=COUNT), rules).rows.to_pandas()
     rows = [request_of(world, user, segment_id=names.get(str(world.log.user_ids[user]))) for user in range(USERS)]
     answers = ask(served, *rows)
     assert [answer["user_id"] for answer in answers] == batch["user_id"].unique().tolist()
@@ -87,6 +93,20 @@ def test_lists_are_those_of_the_batch_item_for_item(
     assert np.allclose(scores, batch["score"], atol=1e-5)
     assert {answer["arm"] for answer in answers} == {"global", "segment"}
     assert answers[5] == ask(served, rows[5])[0]
+
+
+def test_the_rules_of_the_lists_are_served_too(world: World, week: RankingWeek, tmp_path: Path) -> None:
+    first, second, *_ = week.candidate_ids
+    asked = {"count": COUNT, "exclude_seen": True, "exclude": {"items": [first]}, "boost": {"items": {second: 30.0}}}
+    config = RecommendationConfig.model_validate(asked)
+    rules = rules_of(config, CATALOGUE, week.candidate_ids)
+    shown = Shown(CATALOGUE, np.ones((len(week.candidate_ids), 4), np.float32), {})
+    batch = recommendation_rows(week, Ranked(world.ranker, None, {}), shown, config, rules).rows.to_pandas()
+    ServedRanker.of(week, world.ranker, count=COUNT, exclude_seen=True, added=rules.added).save(tmp_path)
+    answers = ask(ServedRanker.load(tmp_path), *(request_of(world, user) for user in range(USERS)))
+    assert [item for answer in answers for item in ids(answer)] == batch["item_id"].tolist()
+    assert first not in set(batch["item_id"])
+    assert (batch["item_id"] == second).sum() > USERS / 4
 
 
 def test_a_segment_changes_the_scores_and_its_probability_how_much(world: World, served: ServedRanker) -> None:

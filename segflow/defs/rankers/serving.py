@@ -9,9 +9,10 @@ import pyarrow as pa
 
 from segflow import tables
 from segflow.defs.materializes import materializes
-from segflow.defs.partitions import HISTORY_AND_WEEK, SAME_WEEK, SEGMENTS_OF_WEEK, SNAPSHOT, WEEKLY
-from segflow.defs.reading import global_ranker_of, ranking_week, segment_groups, start_of
+from segflow.defs.partitions import CONFIG, HISTORY_AND_WEEK, SAME_WEEK, SEGMENTS_OF_WEEK, SNAPSHOT, WEEKLY
+from segflow.defs.reading import catalogue, global_ranker_of, ranking_week, segment_groups, start_of
 from segflow.defs.step import Step
+from segflow.rankers.rules import digest_of_file
 
 
 @materializes(
@@ -19,28 +20,39 @@ from segflow.defs.step import Step
     group="rankers",
     reads={
         tables.EVENTS: HISTORY_AND_WEEK,
+        tables.ITEMS: SNAPSHOT,
         tables.ITEM_EMBEDDINGS: SNAPSHOT,
         tables.BEHAVIOR_MODEL: SAME_WEEK,
         tables.GLOBAL_RANKER: SAME_WEEK,
         tables.SEGMENT_RANKERS: SEGMENTS_OF_WEEK,
         tables.USER_SEGMENTS: SAME_WEEK,
     },
+    observes=lambda: digest_of_file(CONFIG.recommendations.exclude.file),
     partitions=WEEKLY,
     code=["rankers", "representation/sequences.py", "tracking/served_model.py", "tracking/serving.py"],
-    settings=["rankers", "serving"],
+    settings=["rankers", "recommendations", "serving"],
     kinds=["pytorch", "mlflow"],
 )
 def served_ranker(step: Step) -> None:
     """Lists for the week after the snapshot week equal those of `recommendations`; registered as the challenger."""
     from segflow.rankers.requests import example_request
+    from segflow.rankers.rules import rules_of
     from segflow.rankers.served import ServedRanker
     from segflow.tracking.serving import register
 
     week = ranking_week(step)
     grouped = segment_groups(step, week.sequences.user_ids)
     segments = step.read(tables.SEGMENT_RANKERS, ["segment_id"])["segment_id"].to_pylist() if grouped else []
-    count = step.config.rankers.recommendations
-    ranker = ServedRanker.of(week, global_ranker_of(step), count=count, segments=segments, grouped=grouped)
+    lists = step.config.recommendations
+    ranker = ServedRanker.of(
+        week,
+        global_ranker_of(step),
+        count=lists.count,
+        exclude_seen=lists.exclude_seen,
+        added=rules_of(lists, catalogue(step), week.candidate_ids).added,
+        segments=segments,
+        grouped=grouped,
+    )
     variant = step.config.serving.variant
     with TemporaryDirectory() as folder:
         bundle = Path(folder) / "bundle"

@@ -53,7 +53,7 @@ bench-representation: $(VENV)/.peers ## texts, sessions, users and positions a s
 bench-segments: $(VENV)/.dev ## segments chosen, fitted and assigned against scikit-learn; planted logs and noise (about 12 minutes)
 	@$(BIN)/python -m segflow_tests.benchmarks.bench_segments
 
-bench-rankers: $(VENV)/.dev ## NDCG@10 on Complete Journey, classic recommenders and the global ranker (about 15 minutes)
+bench-rankers: $(VENV)/.dev ## NDCG@10 on Complete Journey, classics and the global ranker; speed of segment rankers and lists (about 20 minutes)
 	@$(BIN)/python -m segflow_tests.benchmarks.bench_rankers
 
 check: $(VENV)/.dev ## style, types, architecture, definitions

@@ -35,6 +35,11 @@ class RankerConfig(Section):
     learning_rate: float = Field(0.007, gt=0, le=1, description="peak learning rate of AdamW")
     weight_decay: float = Field(0.01, ge=0, description="weight decay of AdamW")
     new_item_weight: float = Field(0.5, ge=0, description="weight of the loss over items new to the user")
+    bias_prior: float = Field(
+        30.0,
+        gt=0,
+        description="expected events of an item for which no correction counts in its bias, and everybody's in a segment's",
+    )
     checkpoints: str = Field(
         "data/checkpoints", exclude=True, description="folder in which an interrupted training finds where it was"
     )
@@ -44,9 +49,6 @@ class RankerConfig(Section):
         "alone, `weights` the weights of the explore inputs and of the repeat head alone",
     )
     delta_rank: int = Field(4, ge=1, le=64, description="rank of a segment's change of the state query")
-    delta_prior: float = Field(
-        30.0, gt=0, description="expected events of an item for which everybody's ratio counts in a segment's item bias"
-    )
     delta_steps: int = Field(60, ge=1, description="training steps of all segments and control groups together")
     delta_passes: int = Field(2, ge=1, description="times that these steps go through all training examples")
     delta_learning_rate: float = Field(0.002, gt=0, le=1, description="learning rate of a segment's delta")

@@ -1,7 +1,8 @@
 """The global ranker: trained on everyone, and the base that segment rankers add to.
 
 It is trained on the weeks before the snapshot. Weights are averaged over the steps (Polyak & Juditsky 1992), and the
-snapshot's own week decides which average is kept.
+snapshot's own week decides which average is kept. The item biases, which few examples move, are then
+corrected by counting how often an item new to its users was taken up, beside how often that was expected (``take_up``).
 
 Lives here: the loss, the training, the trained ranker and its bytes. Does not live here: the network
 (``ranker_network``), and what differs between segments.
@@ -29,6 +30,7 @@ from segflow.rankers.examples import Batch, Examples
 from segflow.rankers.features import ITEM_FEATURES
 from segflow.rankers.ranker_network import RankerNetwork
 from segflow.rankers.scorers import COOCCURRENCE, SCORERS
+from segflow.rankers.take_up import take_up
 from segflow.representation.checkpoints import Checkpoint, DamagedError, pack, unpack
 
 Log = Callable[[int, dict[str, float]], None]
@@ -167,7 +169,16 @@ def fit_global_ranker(
     )
     run = _run_digest(training, validation, item_vectors, config, seed) if checkpoint else ""
     _Trainer(network, training, validation, config, seed).fit(log, Checkpoint(checkpoint, run) if checkpoint else None)
-    return GlobalRanker(network.eval(), candidate_ids)
+    _correct_biases(network.eval(), training, config.bias_prior)
+    return GlobalRanker(network, candidate_ids)
+
+
+def _correct_biases(network: RankerNetwork, training: Examples, prior: float) -> None:
+    """Make the item biases, which speak of items new to the user, expect what was seen."""
+    everybody = torch.ones(1 + int(training.users.max()))
+    with torch.no_grad():
+        found = take_up(training, lambda rows: network(training.batch(rows)), [everybody])
+        network.item_bias.add_(found.bias(prior)[0])
 
 
 def learning_rate_at(step: int, steps: int) -> float:

@@ -5,9 +5,8 @@ examples in the same steps, so the global network runs once for all of them. A g
 weighted by how surely they belong to it, and losses are summed over groups. Since AdamW treats every number by itself
 (Loshchilov & Hutter 2019), a group trained with others is the group trained alone.
 
-The item biases of a group are counted: the logarithm of how often its users took up an item that was new to them, over how
-often the global ranker expected it. Both counts are shrunk toward everybody's ratio, as is that toward one (the posterior mean
-of a rate under a Gamma prior, DuMouchel 1999), so a group with little to tell is like everybody.
+The item biases of a group are counted (``take_up``) and shrunk toward everybody's, as these are toward none, so a group with
+little to tell is like everybody.
 
 A gate says how much of a delta is used. It is chosen on the snapshot week, which no delta learns from, toward the global
 ranker: the smallest that is within one standard error of the best (Breiman et al. 1984), none unless the best gain is
@@ -34,6 +33,7 @@ from segflow.rankers.deltas import Deltas, Membership, taken
 from segflow.rankers.examples import Examples
 from segflow.rankers.global_ranker import Frozen, learning_rate_at
 from segflow.rankers.losses import RowLosses
+from segflow.rankers.take_up import TakeUp, take_up
 
 GATES = (0.0, 0.25, 0.5, 0.75, 1.0)
 METHODS: Mapping[SegmentMethod, tuple[str, ...]] = {
@@ -94,7 +94,7 @@ def train_deltas(
     ]
     learned = METHODS[config.segment_method] if free is None else free
     if "bias" in learned:
-        biases = _item_biases(ranker, training, [share for _, share in groups], config.delta_prior)
+        biases = _item_biases(ranker, training, [share for _, share in groups], config.bias_prior)
         for (one, _), bias in zip(groups, biases, strict=True):
             one.bias.copy_(bias)
     weights = [getattr(one, name).requires_grad_() for one, _ in groups for name in learned if name != "bias"]
@@ -119,21 +119,11 @@ def train_deltas(
 
 
 def _item_biases(ranker: Freezes, training: Examples, shares: Sequence[Tensor], prior: float) -> Tensor:
-    """(G, C) log of seen over expected take-up of new items by the users of each group, (U,) ``shares`` of each."""
+    """(G, C) of the groups with (U,) ``shares`` of each user, shrunk to the ratio of everybody."""
     everybody = torch.ones_like(shares[0])
-    counts = torch.zeros(2, 1 + len(shares), training.candidates)
-    for start in range(0, len(training), _BLOCK):
-        rows = np.arange(start, min(start + _BLOCK, len(training)))
-        frozen = ranker.frozen(training, rows)
-        fresh, new = RowLosses.of(training.batch(rows), training.candidates).fresh()
-        chance = torch.softmax(frozen.scores.masked_fill(new == 0, -1e30), dim=1) * new
-        both = torch.stack([fresh, chance * fresh.sum(1, keepdim=True)])
-        for code, share in enumerate([everybody, *shares]):
-            own = torch.nonzero(share[frozen.users] > 0)[:, 0]
-            counts[:, code] += share[frozen.users[own]] @ both[:, own]
-    seen, expected = counts
-    ratio = (seen[0] + prior) / (expected[0] + prior)
-    return torch.log((seen[1:] + prior * ratio) / (expected[1:] + prior))
+    found = take_up(training, lambda rows: ranker.frozen(training, rows).scores, [everybody, *shares])
+    everybodys, groups = (TakeUp(found.seen[part], found.expected[part]) for part in (slice(1), slice(1, None)))
+    return groups.bias(prior, everybodys.bias(prior).exp())
 
 
 def _mean_loss(

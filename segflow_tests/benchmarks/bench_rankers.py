@@ -2,27 +2,34 @@
 
 Prints NDCG@10 with intervals, paired differences, and what was asked for with whether it held. Every setting of a classic
 is chosen on the tuning weeks; the test weeks choose nothing. A confirmation follows on the log before its tuning weeks,
-cut in the same way: nothing of the global ranker was chosen there.
+cut in the same way: nothing of the global ranker was chosen there. Then how fast segment rankers are trained and lists made.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from segflow.config import TextConfig
+from segflow.config import BehaviorConfig, RankerConfig, TextConfig
 from segflow.evaluation.statistics import Estimate
+from segflow.rankers.snapshot import RankingWeek
+from segflow.representation.behavior import fit_behavior_model
 from segflow.representation.encoder import Encoder
+from segflow.representation.sequences import MICROSECONDS_PER_WEEK
+from segflow_tests.benchmarks import recommend_job
 from segflow_tests.benchmarks.bench_events import Target
 from segflow_tests.benchmarks.ranking_classics import CLASSICS, TASKS, Judged, Known, Scorer, judge
 from segflow_tests.benchmarks.ranking_global import Found, global_ranker
 from segflow_tests.benchmarks.ranking_protocol import Protocol, compared, complete_journey
+from segflow_tests.benchmarks.segment_speed import ASKED_RATIO, ASKED_SPEEDUP, SegmentSpeed, segment_speed
 
 OURS = "global ranker"
 ASKED = {"all": (0.380, "TIFU-KNN"), "new": (0.066, "EASE")}
@@ -37,24 +44,65 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="bench-rankers", description=__doc__)
     parser.add_argument("--seeds", type=int, default=3, help="trainings of the global ranker; 0: only the classics")
     parser.add_argument("--processes", type=int, default=2, help="windows that are worked on side by side")
-    parser.add_argument("--part", choices=("protocol", "confirmation", "both"), default="both")
+    parser.add_argument("--part", nargs="+", choices=_PARTS, default=list(_PARTS), help="what is measured")
     options = parser.parse_args(arguments)
     # Training on one thread gives the same weights everywhere.
     torch.set_num_threads(1)
+    passed = [_PARTS[part](options) for part in options.part]
+    return 0 if all(passed) else 1
+
+
+def _protocol(options: argparse.Namespace) -> bool:
+    figures = measured(*_log(), options.seeds, options.processes, CLASSICS)
+    _print_all(targets(figures))
+    return all(households(figures[task]) == _HOUSEHOLDS[task] for task in TASKS)
+
+
+def _confirmation(options: argparse.Namespace) -> bool:
+    print("\nConfirmation: the same on the first 80 % of the days, which no choice of the global ranker has seen")
+    rivals = {rival: CLASSICS[rival] for _, rival in ASKED.values()}
+    protocol, vectors = _log()
+    measured(protocol.earlier(), vectors, options.seeds, options.processes, rivals)
+    return True
+
+
+def _segments(options: argparse.Namespace) -> bool:
+    protocol, vectors = _log()
+    start = protocol.test[0].start_us - MICROSECONDS_PER_WEEK
+    sequences = protocol.log.sequences
+    # How much the behaviour model has learned changes no time.
+    backbone = fit_behavior_model(sequences.before(start), vectors, BehaviorConfig(epochs=1), seed=0)
+    week = RankingWeek(sequences, backbone, protocol.history, start, RankerConfig())
+    _print_all(segment_targets(segment_speed(week)))
+    return True
+
+
+def _lists(options: argparse.Namespace) -> bool:
+    torch.set_num_threads(os.cpu_count() or 1)
+    _print_all(list_targets(recommend_job.measure()))
+    torch.set_num_threads(1)
+    return True
+
+
+_PARTS: Mapping[str, Callable[[argparse.Namespace], bool]] = {
+    "protocol": _protocol,
+    "confirmation": _confirmation,
+    "segments": _segments,
+    "lists": _lists,
+}
+
+
+@cache
+def _log() -> tuple[Protocol, npt.NDArray[np.float32]]:
+    """The protocol, and the text vectors of all items."""
     protocol = Protocol(complete_journey())
-    vectors = Encoder.load(TextConfig()).encode(list(protocol.log.texts))
-    passed = True
-    if options.part != "confirmation":
-        figures = measured(protocol, vectors, options.seeds, options.processes, CLASSICS)
-        print()
-        for target in targets(figures):
-            print(target, flush=True)
-        passed = all(households(figures[task]) == _HOUSEHOLDS[task] for task in TASKS)
-    if options.part != "protocol":
-        print("\nConfirmation: the same on the first 80 % of the days, which no choice of the global ranker has seen")
-        rivals = {rival: CLASSICS[rival] for _, rival in ASKED.values()}
-        measured(protocol.earlier(), vectors, options.seeds, options.processes, rivals)
-    return 0 if passed else 1
+    return protocol, Encoder.load(TextConfig()).encode(list(protocol.log.texts))
+
+
+def _print_all(found: Iterator[Target]) -> None:
+    print()
+    for target in found:
+        print(target, flush=True)
 
 
 def measured(
@@ -147,6 +195,24 @@ def targets(figures: Mapping[str, Figures]) -> Iterator[Target]:
         difference = compared(figures[task], base=rival)[OURS]
         asked = f"{task}: above {rival}, the paired interval above zero"
         yield Target(asked, of_difference(difference), difference.low > 0)
+
+
+def segment_targets(found: SegmentSpeed) -> Iterator[Target]:
+    """The one pass of all segments and controls, beside the global ranker's training and beside passes of their own."""
+    one_pass = "all segments and controls in one pass"
+    seconds = f"{found.ratio:.2f}, {found.arms:.1f} s and {found.fit:.1f} s on one thread"
+    yield Target(
+        f"{one_pass}: at most {ASKED_RATIO:g} times the global ranker's training", seconds, found.ratio <= ASKED_RATIO
+    )
+    asked = f"{one_pass}: at least {ASKED_SPEEDUP:g} times as fast as passes through the backbone"
+    yield Target(asked, f"{found.speedup:.1f}", found.speedup >= ASKED_SPEEDUP)
+
+
+def list_targets(found: recommend_job.Speed) -> Iterator[Target]:
+    """Lists for everybody, beside one product of users and items with a selection."""
+    for name, ratio in (("lists", found.ratio), ("lists without what users had", found.unseen_ratio)):
+        asked = f"{name} for {recommend_job.USERS:,} users: at most {recommend_job.ASKED_RATIO:g} times the floor"
+        yield Target(asked, f"{ratio:.2f}, the floor {found.floor:.1f} s", ratio <= recommend_job.ASKED_RATIO)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,12 @@ from segflow.config import RankerConfig
 from segflow.representation.sequences import MICROSECONDS_PER_DAY as DAY
 from segflow.representation.sequences import EventSequences
 from segflow_tests.benchmarks import ranking_classics
-from segflow_tests.benchmarks.bench_rankers import OURS, of_training, targets
+from segflow_tests.benchmarks.bench_rankers import OURS, list_targets, of_training, segment_targets, targets
 from segflow_tests.benchmarks.ranking_classics import CLASSICS, Known, judge
 from segflow_tests.benchmarks.ranking_global import global_ranker
 from segflow_tests.benchmarks.ranking_protocol import Log, Protocol, Window, compared, per_user
+from segflow_tests.benchmarks.recommend_job import Speed
+from segflow_tests.benchmarks.segment_speed import PLACEBOS, SegmentSpeed
 
 DAYS, USERS, ITEMS = 141, 30, 12  # 140 days are over: tuning starts at day 112, the test at day 126
 
@@ -162,3 +164,12 @@ def test_a_target_is_held_only_with_its_interval() -> None:
         assert found["new: above EASE, the paired interval above zero"] == held
         assert found["all: NDCG@10 at least 0.380"]
     assert tuple(figures) == ranking_classics.TASKS
+
+
+def test_speeds_are_held_up_to_what_was_asked() -> None:
+    arms = 2 + PLACEBOS
+    for fit, own_pass, held in ((10, 40 / arms, [True, True]), (9.9, 40 / arms, [False, True]), (10, 5, [True, False])):
+        found = SegmentSpeed(fit=fit, arms=15, training=10, own_pass=own_pass)
+        assert [target.held for target in segment_targets(found)] == held
+    found = Speed(floor=1, product=0.5, lists=3, unseen=3.1)
+    assert [target.held for target in list_targets(found)] == [True, False]

@@ -114,7 +114,7 @@ def test_item_biases_are_those_of_a_plain_count(world: World) -> None:
     arm = Membership(torch.from_numpy(HALVES), shares)
     (found,) = train_deltas(world.ranker, world.training, [arm], CONFIG, 0, free=("bias",))
     assert not found.up.any()
-    prior, candidates = CONFIG.delta_prior, world.training.candidates
+    prior, candidates = CONFIG.bias_prior, world.training.candidates
     seen, expected = np.zeros((3, candidates)), np.zeros((3, candidates))
     for row, user in enumerate(world.training.users):
         rows = np.array([row])

@@ -50,7 +50,7 @@ $(VENV)/.peers: segflow_tests/benchmarks/peers.txt $(VENV)/.dev
 bench-representation: $(VENV)/.peers ## texts, sessions, users and positions a second against sentence-transformers and RecTools (about 15 minutes)
 	@PYTHONPATH=$(CURDIR)/$(VENV)/peers $(BIN)/python -m segflow_tests.benchmarks.bench_representation
 
-bench-segments: $(VENV)/.dev ## segments chosen, fitted and assigned against scikit-learn; planted logs and noise (about 20 minutes)
+bench-segments: $(VENV)/.dev ## segments chosen, fitted and assigned against scikit-learn; planted logs and noise (about 12 minutes)
 	@$(BIN)/python -m segflow_tests.benchmarks.bench_segments
 
 bench-rankers: $(VENV)/.dev ## NDCG@10 on Complete Journey, classics and the global ranker; speed of segment rankers and lists (about 20 minutes)

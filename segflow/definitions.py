@@ -10,6 +10,7 @@ from segflow.defs.events import assets as events
 from segflow.defs.events.sensors import late_files
 from segflow.defs.progress import progress
 from segflow.defs.rankers import assets as rankers
+from segflow.defs.rankers import serving
 from segflow.defs.representation import assets as representation
 from segflow.defs.resources import Segflow
 from segflow.defs.segments import assets as segments
@@ -21,7 +22,7 @@ executor = dg.multiprocess_executor.configured(
 )
 
 defs = dg.Definitions(
-    assets=dg.load_assets_from_modules([events, representation, segments, rankers, evaluation]),
+    assets=dg.load_assets_from_modules([events, representation, segments, rankers, serving, evaluation]),
     jobs=jobs.ALL,
     sensors=[late_files],
     resources={"segflow": Segflow()},

@@ -5,7 +5,7 @@ Unknown keys are refused: a misspelled key that silently keeps the default is th
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -88,6 +88,15 @@ class TrackingConfig(Section):
     root: str = Field("data/mlflow", description="folder of the sqlite backend and the artifacts")
     uri: str | None = Field(None, description="an MLflow server to use instead of the embedded backend")
     ui: str = Field("http://127.0.0.1:5000", description="address of the MLflow UI, for links")
+    model: str = Field(
+        "segflow", pattern=r"^[\w.-]+$", description="name under which rankers that serve are registered"
+    )
+
+
+class ServingConfig(Section):
+    """The ranker that answers requests."""
+
+    variant: Literal["full", "int8"] = Field("full", description="how its matrices are stored")
 
 
 class ReportConfig(Section):
@@ -118,6 +127,7 @@ class Config(Section):
     storage: StorageConfig = StorageConfig()
     compute: ComputeConfig = ComputeConfig()
     tracking: TrackingConfig = TrackingConfig()
+    serving: ServingConfig = ServingConfig()
     report: ReportConfig = ReportConfig()
     seed: Seed = 0
 

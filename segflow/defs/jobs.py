@@ -33,7 +33,15 @@ ASSETS = {
     "probe_week": ["representation_probe"],
     # A job may not have the name of an asset: both become op graphs of the same code location.
     "segment_rankers_week": ["segment_rankers"],
-    "report_week": ["control_rankers", "recommendations", "ranking_results", "list_quality", "evaluation_report"],
+    "report_week": [
+        "control_rankers",
+        "recommendations",
+        "served_ranker",
+        "ranking_results",
+        "list_quality",
+        "evaluation_report",
+        "champion",
+    ],
 }
 """Job -> the assets that are its part of a whole run, each after those it reads."""
 
@@ -88,7 +96,7 @@ SEGMENT_RANKERS = dg.define_asset_job(
 REPORT_WEEK = dg.define_asset_job(
     "report_week",
     selection=[*ASSETS["probe_week"], *ASSETS["report_week"]],
-    description="The probe, the controls, recommendations, the test on the following week, and the report.",
+    description="The probe, the controls, recommendations, the ranker that serves, the test on the following week, the report.",
 )
 
 ALL = [

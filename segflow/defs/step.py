@@ -70,6 +70,7 @@ class Step:
         self.context = context
         self.config = segflow.config
         self.storage = segflow.storage
+        self.tracking = segflow.tracking
         self.connection = connection
         self.run = run
         self._plan = plan

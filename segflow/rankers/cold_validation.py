@@ -29,7 +29,7 @@ from segflow.rankers.cold_start import (
     known_days,
 )
 from segflow.rankers.features import ItemHistory
-from segflow.rankers.recommend import top_items
+from segflow.rankers.top import top_items
 from segflow.representation.sequences import MICROSECONDS_PER_WEEK
 
 Rows = npt.NDArray[np.int64]

@@ -7,7 +7,7 @@ and the table reference in the docs. No I/O lives here.
 from __future__ import annotations
 
 # This package is the one door to what stands in its modules.
-from segflow.tables.evaluation import EVALUATION_REPORT, LIST_QUALITY, RANKING_RESULTS
+from segflow.tables.evaluation import CHAMPION, EVALUATION_REPORT, LIST_QUALITY, RANKING_RESULTS
 from segflow.tables.events import (
     DAY_REPORTS,
     EVENTS,
@@ -21,7 +21,7 @@ from segflow.tables.events import (
     USER_EDGES,
     USERS,
 )
-from segflow.tables.rankers import CONTROL_RANKERS, GLOBAL_RANKER, RECOMMENDATIONS, SEGMENT_RANKERS
+from segflow.tables.rankers import CONTROL_RANKERS, GLOBAL_RANKER, RECOMMENDATIONS, SEGMENT_RANKERS, SERVED_RANKER
 from segflow.tables.representation import (
     BEHAVIOR_MODEL,
     ITEM_EMBEDDINGS,
@@ -73,9 +73,11 @@ ALL: dict[str, Table] = {
         SEGMENT_RANKERS,
         CONTROL_RANKERS,
         RECOMMENDATIONS,
+        SERVED_RANKER,
         RANKING_RESULTS,
         LIST_QUALITY,
         EVALUATION_REPORT,
+        CHAMPION,
     )
 }
 """Every table by its name, in the order of the stages."""

@@ -57,3 +57,16 @@ EVALUATION_REPORT = Table(
     key=("week",),
     partitions=("week",),
 )
+
+CHAMPION = Table(
+    "champion",
+    "Whether the week's ranker may serve everybody: the gate before the registry's alias of that name.",
+    (
+        WEEK,
+        Column("digest", "VARCHAR", "digest of the bundle"),
+        Column("promoted", "BOOLEAN", "whether it passed"),
+        Column("sentence", "VARCHAR", "why, with the figures"),
+    ),
+    key=("week",),
+    partitions=("week",),
+)

@@ -4,6 +4,20 @@ from __future__ import annotations
 
 from segflow.tables.schema import USER, WEEK, Column, Table, model_table
 
+SERVED_RANKER = Table(
+    "served_ranker",
+    "The ranker that answers requests from the week after the snapshot week on, as a version in the MLflow registry.",
+    (
+        WEEK,
+        Column("digest", "VARCHAR", "digest of the bundle, a tag of the registered version"),
+        Column("variant", "VARCHAR", "how matrices are stored", values=("full", "int8")),
+        Column("arm", "VARCHAR", "arm of the evaluation that it serves", values=("global", "segments")),
+        Column("bytes", "BIGINT", "size of the bundle's files", minimum=0),
+    ),
+    key=("week",),
+    partitions=("week",),
+)
+
 GLOBAL_RANKER = model_table("global_ranker", "The ranker trained on everyone.")
 SEGMENT_RANKERS = model_table(
     "segment_rankers",

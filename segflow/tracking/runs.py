@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,7 +93,8 @@ class Tracking:
         return f"{self.config.root}/artifacts"
 
     @cached_property
-    def _client(self) -> MlflowClient:
+    def client(self) -> MlflowClient:
+        """The store, created first if need be."""
         from mlflow import MlflowClient
 
         if self.config.uri:
@@ -101,20 +102,20 @@ class Tracking:
         # Processes that create the schema at the same moment break each other: one at a time, the first one creates it.
         Path(self.config.root).mkdir(parents=True, exist_ok=True)
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
-        with self._lock():
+        with self.creating():
             client = MlflowClient(self.uri, registry_uri=self.uri)
             client.search_experiments(max_results=1)
         return client
 
     def initialize(self) -> None:
         """Create the store if it does not exist yet."""
-        _ = self._client
+        _ = self.client
 
     def _experiment(self, name: str) -> str:
-        client = self._client
+        client = self.client
         if name not in self._experiments:
             location = None if self.config.uri else f"{self.artifacts}/{name}"
-            with nullcontext() if self.config.uri else self._lock():
+            with self.creating():
                 found = client.get_experiment_by_name(name)
                 self._experiments[name] = (
                     found.experiment_id
@@ -123,22 +124,22 @@ class Tracking:
                 )
         return self._experiments[name]
 
-    def _lock(self) -> FileLock:
-        """Held while something is created that must exist once."""
-        return FileLock(f"{self.config.root}/create.lock")
+    def creating(self) -> AbstractContextManager[object]:
+        """Held while something is created that must exist once, or moved; a server sees to that by itself."""
+        return nullcontext() if self.config.uri else FileLock(f"{self.config.root}/create.lock")
 
     @contextmanager
     def run(self, experiment: str, name: str, tags: Mapping[str, str]) -> Iterator[Run]:
         """A run `name` in `experiment`, closed FINISHED, or FAILED with the exception's type as a tag."""
         experiment_id = self._experiment(experiment)
-        started = self._client.create_run(experiment_id, run_name=name, tags={k: str(v) for k, v in tags.items()})
+        started = self.client.create_run(experiment_id, run_name=name, tags={k: str(v) for k, v in tags.items()})
         run_id = started.info.run_id
-        run = Run(self._client, run_id, f"{self.config.ui}/#/experiments/{experiment_id}/runs/{run_id}")
+        run = Run(self.client, run_id, f"{self.config.ui}/#/experiments/{experiment_id}/runs/{run_id}")
         try:
             yield run
             run.flush()
         except BaseException as error:
-            self._client.set_tag(run_id, "segflow.error", type(error).__name__)
-            self._client.set_terminated(run_id, "FAILED")
+            self.client.set_tag(run_id, "segflow.error", type(error).__name__)
+            self.client.set_terminated(run_id, "FAILED")
             raise
-        self._client.set_terminated(run_id, "FINISHED")
+        self.client.set_terminated(run_id, "FINISHED")

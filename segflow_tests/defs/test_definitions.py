@@ -127,6 +127,7 @@ def test_only_what_tunes_and_tests_reads_the_snapshot_week() -> None:
         "segment_rankers",
         "control_rankers",
         "recommendations",
+        "served_ranker",
         "ranking_results",
         "representation_probe",
         "newcomer_segments",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -63,30 +64,36 @@ class ReferenceUsers:
         nothing new, and are often the same person. Who is as near as the last of the neighbours is one too, so that the
         order of users does not matter.
         """
+        count = len(self.rarity)
+        found = np.zeros((2, len(users), count), np.float32)
+        for start in range(0, len(users), _BLOCK):
+            block = users[start : start + _BLOCK]
+            weights = self._weights(features.pairs.dense(block, count, np.float32(1)), neighbours)
+            for kind, had in enumerate(self._had):
+                found[kind, start : start + _BLOCK] = (weights @ had).toarray()
+        return found[0], found[1]
+
+    @cached_property
+    def _had(self) -> tuple[sparse.csr_array, sparse.csr_array]:
+        """Two times (R, C): ones at the items that each had, and at those that each had lately."""
         shape = (len(self.offsets) - 1, len(self.rarity))
         ever, lately = (
             sparse.csr_array((values.astype(np.float32), self.items, self.offsets), shape=shape)
             for values in (np.ones(len(self.items)), self.recent)
         )
-        profiles = ever.toarray() * self.rarity
+        return ever, lately
+
+    @cached_property
+    def _profiles(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """(R, C) unit vectors of the items weighted by rarity, and (R,) their lengths before; made once for all who ask."""
+        profiles = self._had[0].toarray() * self.rarity
         length = np.linalg.norm(profiles, axis=1)
         profiles /= np.maximum(length, 1e-9)[:, None]
-        found = np.zeros((2, len(users), shape[1]), np.float32)
-        for start in range(0, len(users), _BLOCK):
-            block = users[start : start + _BLOCK]
-            weights = self._weights(features.pairs.dense(block, shape[1], np.float32(1)), profiles, length, neighbours)
-            for kind, had in enumerate((ever, lately)):
-                found[kind, start : start + _BLOCK] = (weights @ had).toarray()
-        return found[0], found[1]
+        return profiles, length
 
-    def _weights(
-        self,
-        had: npt.NDArray[np.float32],
-        profiles: npt.NDArray[np.float32],
-        length: npt.NDArray[np.float32],
-        neighbours: int,
-    ) -> sparse.csr_array:
+    def _weights(self, had: npt.NDArray[np.float32], neighbours: int) -> sparse.csr_array:
         """(rows, R) similarities to the nearest, summing to one in each row that has any."""
+        profiles, length = self._profiles
         own = had * self.rarity
         # Of a user all of whose items are shared, what is shared weighs as much as all of it.
         similarity = own @ profiles.T

@@ -1,0 +1,91 @@
+"""The model registry: a served ranker as an MLflow model, its versions, and who is challenger and champion.
+
+One registered model (`tracking.model`). A version is known by the digest of its bundle and the week it was made in. Each new
+one is the `challenger`; `champion` moves only when asked to, never to an older week.
+
+Lives here: writing, registering and finding models. Does not live here: what a bundle is, what it answers (``served_model``),
+and who may be champion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from segflow.errors import UserError
+from segflow.tracking.runs import Run, Tracking
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+CHALLENGER, CHAMPION = "challenger", "champion"
+_MODEL = "served_ranker"
+_DIGEST, _WEEK = "segflow.digest", "segflow.week"
+_CODE = Path(__file__).with_name("served_model.py")
+
+
+def write_model(bundle: Path, folder: Path, example: Mapping[str, Any]) -> None:
+    """An MLflow model in `folder` that answers from a copy of the `bundle`; `mlflow models serve` takes it as it is.
+
+    example: a request, kept as the model's input example.
+    """
+    from mlflow.pyfunc import save_model
+
+    save_model(
+        folder,
+        python_model=str(_CODE),
+        artifacts={"bundle": str(bundle)},
+        input_example=[dict(example)],
+        pip_requirements=[f"segflow=={version('segflow')}"],
+    )
+
+
+def register(tracking: Tracking, run: Run, bundle: Path, digest: str, week: str, example: Mapping[str, Any]) -> str:
+    """Log the bundle's model to `run`, make it a version of `tracking.model` and the challenger; returns its number.
+
+    A bundle that is registered already is not registered again.
+    """
+    client, name = tracking.client, tracking.config.model
+    found = _version_of(tracking, digest)
+    if found is None:
+        with TemporaryDirectory() as folder:
+            write_model(bundle, Path(folder) / _MODEL, example)
+            client.log_artifacts(run.run_id, str(Path(folder) / _MODEL), _MODEL)
+        with tracking.creating():
+            if not client.search_registered_models(f"name = '{name}'"):
+                client.create_registered_model(name, description="Recommendations for the events of a user.")
+        source = f"{client.get_run(run.run_id).info.artifact_uri}/{_MODEL}"
+        tags = {_DIGEST: digest, _WEEK: week}
+        found = client.create_model_version(name, source, run.run_id, tags=tags, description=f"snapshot week {week}")
+    client.set_registered_model_alias(name, CHALLENGER, found.version)
+    return str(found.version)
+
+
+def promote(tracking: Tracking, digest: str) -> str:
+    """Make the version of the bundle `digest` the champion, unless the champion is of a later week; says what was done.
+
+    Raises UserError when the bundle is not registered.
+    """
+    client, name = tracking.client, tracking.config.model
+    found = _version_of(tracking, digest)
+    if found is None:
+        raise UserError(
+            f"{name}: no version holds the bundle {digest[:12]}; materialize served_ranker of the week again"
+        )
+    # Weeks may be worked on side by side.
+    with tracking.creating():
+        champion = client.get_registered_model(name).aliases.get(CHAMPION)
+        week = client.get_model_version(name, champion).tags[_WEEK] if champion is not None else ""
+        if week > found.tags[_WEEK]:
+            return f"version {champion} of the later week {week} stays {CHAMPION}"
+        client.set_registered_model_alias(name, CHAMPION, found.version)
+    return f"version {found.version} is {CHAMPION}"
+
+
+def _version_of(tracking: Tracking, digest: str) -> ModelVersion | None:
+    """The latest version that holds the bundle."""
+    chosen = f"name = '{tracking.config.model}' AND tags.`{_DIGEST}` = '{digest}'"
+    return max(tracking.client.search_model_versions(chosen), key=lambda one: int(one.version), default=None)

@@ -38,8 +38,7 @@ class RankerConfig(Section):
     bias_prior: float = Field(
         30.0,
         gt=0,
-        description="how much counted item biases are shrunk, everybody's to none and a segment's to everybody's, in expected "
-        "events of the item",
+        description="how much a segment's counted item biases are shrunk to everybody's, in expected events of the item",
     )
     checkpoints: str = Field(
         "data/checkpoints", exclude=True, description="folder in which an interrupted training finds where it was"

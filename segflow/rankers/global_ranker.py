@@ -30,7 +30,6 @@ from segflow.rankers.examples import Batch, Examples
 from segflow.rankers.features import ITEM_FEATURES
 from segflow.rankers.ranker_network import RankerNetwork
 from segflow.rankers.scorers import COOCCURRENCE, SCORERS
-from segflow.rankers.take_up import take_up
 from segflow.representation.checkpoints import Checkpoint, DamagedError, pack, unpack
 
 Log = Callable[[int, dict[str, float]], None]
@@ -169,16 +168,7 @@ def fit_global_ranker(
     )
     run = _run_digest(training, validation, item_vectors, config, seed) if checkpoint else ""
     _Trainer(network, training, validation, config, seed).fit(log, Checkpoint(checkpoint, run) if checkpoint else None)
-    _correct_biases(network.eval(), training, config.bias_prior)
-    return GlobalRanker(network, candidate_ids)
-
-
-def _correct_biases(network: RankerNetwork, training: Examples, prior: float) -> None:
-    """Make the item biases, which speak of items new to the user, expect what was seen."""
-    everybody = torch.ones(1 + int(training.users.max()))
-    with torch.no_grad():
-        found = take_up(training, lambda rows: network(training.batch(rows)), [everybody])
-        network.item_bias.add_(found.bias(prior)[0])
+    return GlobalRanker(network.eval(), candidate_ids)
 
 
 def learning_rate_at(step: int, steps: int) -> float:

@@ -3,7 +3,7 @@
 The logarithm of the ratio is an item bias that is counted, not descended to. Counts are shrunk as the posterior mean of a
 rate under a Gamma prior is (DuMouchel 1999), so an item of which little was expected keeps its score.
 
-Lives here: the counts and the bias. Does not live here: whose biases they are (``global_ranker``, ``segment_rankers``).
+Lives here: the counts and the bias. Does not live here: whose biases they are (``segment_rankers``).
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import torch
 
 from segflow.rankers.examples import Examples, training_cuts
 from segflow.rankers.global_ranker import GlobalRanker, fit_global_ranker, ranking_loss
+from segflow.rankers.take_up import take_up
 from segflow.representation.sequences import MICROSECONDS_PER_WEEK as WEEK
 from segflow_tests.rankers.conftest import CONFIG, SNAPSHOT, USERS, World
 
@@ -65,26 +66,21 @@ def test_loss_is_that_of_a_plain_loop(world: World) -> None:
     assert float(ranking_loss(scores, batch, 0.5)) == pytest.approx(expected, rel=1e-5)
 
 
-def test_item_biases_are_corrected_by_what_was_taken_up(world: World) -> None:
-    def fitted(**changes: float) -> GlobalRanker:
-        config = CONFIG.model_copy(update=changes)
-        return fit_global_ranker(world.training, world.validation, world.vectors, world.candidate_ids, config, seed=0)
-
-    plain, corrected = fitted(bias_prior=1e9), fitted(bias_prior=3.0)
-    seen, expected = np.zeros(plain.item_vectors.shape[0]), np.zeros(plain.item_vectors.shape[0])
-    for row in _rows(world.training):
+def test_take_up_counts_what_was_seen_and_what_was_expected(world: World) -> None:
+    ranker, training = world.ranker, world.training
+    everybody = torch.ones(USERS)
+    found = take_up(training, lambda rows: torch.from_numpy(ranker.score(training, rows)), [everybody])
+    seen, expected = np.zeros(training.candidates), np.zeros(training.candidates)
+    for row in _rows(training):
         rows = np.array([row])
-        new = ~world.training.had.dense(rows, len(seen))[0]
-        fresh = world.training.wanted.dense(rows, len(seen))[0] & new
-        chance = np.where(new, np.exp(plain.score(world.training, rows)[0].astype(np.float64)), 0)
+        new = ~training.had.dense(rows, len(seen))[0]
+        fresh = training.wanted.dense(rows, len(seen))[0] & new
+        chance = np.where(new, np.exp(ranker.score(training, rows)[0].astype(np.float64)), 0)
         seen += fresh
         expected += fresh.sum() * chance / chance.sum() if new.any() else 0
-    bias = np.log((seen + 3) / (expected + 3))
-    assert np.abs(bias).max() > 0.1
-    rows = _rows(world.test)
-    had = world.test.had.dense(rows, world.test.candidates)
-    difference = corrected.score(world.test, rows) - plain.score(world.test, rows)
-    np.testing.assert_allclose(difference, np.where(had, 0, bias), atol=1e-4)
+    np.testing.assert_array_equal(found.seen[0], seen)
+    np.testing.assert_allclose(found.expected[0], expected, rtol=1e-4)
+    np.testing.assert_allclose(found.bias(3.0)[0], np.log((seen + 3) / (expected + 3)), atol=1e-4)
 
 
 def test_same_seed_same_bytes_and_round_trip(world: World) -> None:

@@ -9,6 +9,8 @@ import os
 
 # A pipeline that reads user logs should not call home.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# A run prints a line for each asset; a bar for each copied file would drown them.
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 from segflow.tracking.runs import Run, Tracking
 

@@ -35,6 +35,7 @@ from segflow.rankers.rules import Rules
 from segflow.rankers.snapshot import RankingWeek
 from segflow.representation.sequences import MICROSECONDS_PER_WEEK
 
+_BLOCK = 4096
 _WORDS = {
     "contacts": "Chosen by people you know",
     "popular": "Popular lately",
@@ -92,7 +93,9 @@ def cold_rows(
     shrinkage, trials = chain.judged()
     fallbacks = chain.fitted(shrinkage)
     cold = chain.cold(users)
-    _, step = fallback_scores(fallbacks, cold)
+    # A block at a time: scores of everybody at once may not fit.
+    blocks = [np.arange(start, min(start + _BLOCK, len(users))) for start in range(0, len(users), _BLOCK)]
+    step = np.concatenate([fallback_scores(fallbacks, _taken(cold, rows))[1] for rows in blocks])
     lists = make_lists(
         lambda rows: fallback_scores(fallbacks, _taken(cold, rows))[0],
         np.arange(len(users)),
@@ -188,9 +191,9 @@ def _reasons(known: Fallbacks, cold: ColdUsers, step: npt.NDArray[np.int8], list
     """For each place of the lists what holds of it: a contact had the item, or many had, by the step."""
     of_contacts = np.zeros(len(lists.row), bool)
     if cold.contacts is not None and known.days is not None:
-        for start in range(0, len(lists.row), 4096):
-            rows, items = lists.row[start : start + 4096], lists.item[start : start + 4096]
+        for start in range(0, len(lists.row), _BLOCK):
+            rows, items = lists.row[start : start + _BLOCK], lists.item[start : start + _BLOCK]
             users, place = np.unique(rows, return_inverse=True)
-            of_contacts[start : start + 4096] = (cold.contacts[users] @ known.days).toarray()[place, items] > 0
+            of_contacts[start : start + _BLOCK] = (cold.contacts[users] @ known.days).toarray()[place, items] > 0
     names = np.where(step == STEPS.index("segment"), "segment", "popular")[lists.row]
     return np.where((step == STEPS.index("social"))[lists.row] & of_contacts, "contacts", names).tolist()

@@ -54,7 +54,6 @@ class RankerConfig(Section):
     delta_learning_rate: float = Field(0.002, gt=0, le=1, description="learning rate of a segment's delta")
     delta_weight_decay: float = Field(0.1, ge=0, description="weight decay of a segment's delta")
     placebos: int = Field(3, ge=1, le=50, description="placebo segmentations: random groups of the segments' sizes")
-    recommendations: int = Field(20, ge=1, le=1000, description="items recommended to each user")
     gate_users: float = Field(
         200.0, ge=0, description="users at which half of the gate is left that the validation week chose"
     )

@@ -1,8 +1,7 @@
 """The global ranker: trained on everyone, and the base that segment rankers add to.
 
 It is trained on the weeks before the snapshot. Weights are averaged over the steps (Polyak & Juditsky 1992), and the
-snapshot's own week decides which average is kept. Then the item biases, each of which few examples move, are corrected by
-counting how often an item was taken up by users who never had it, beside how often that was expected (``take_up``).
+snapshot's own week decides which average is kept.
 
 Lives here: the loss, the training, the trained ranker and its bytes. Does not live here: the network
 (``ranker_network``), and what differs between segments.

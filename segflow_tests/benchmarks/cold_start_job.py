@@ -32,9 +32,10 @@ from segflow.rankers.cold_validation import (
 )
 from segflow.rankers.features import ItemHistory
 from segflow.representation.encoder import Encoder
-from segflow.representation.sequences import MICROSECONDS_PER_DAY, MICROSECONDS_PER_WEEK, EventSequences
+from segflow.representation.sequences import MICROSECONDS_PER_DAY, MICROSECONDS_PER_WEEK
 from segflow_tests.benchmarks.new_items_job import CATEGORY, RANDOM, Means, NewItems, measure_new_items
 from segflow_tests.benchmarks.ranking_protocol import Protocol, Window, compared, complete_journey
+from segflow_tests.sequences import sequences_of
 
 Figures = Mapping[str, npt.NDArray[np.float64]]
 
@@ -187,7 +188,7 @@ def friends_trial(share: float, seed: int, users: int = 1200, items: int = 120, 
     liked = rng.dirichlet(np.full(items, 0.1), size=8)
     odds = (liked + liked.mean(axis=0)) / 2
     rows = [
-        (user, int(item), 7 * week + int(rng.integers(7)))
+        (user, (7 * week + int(rng.integers(7))) * MICROSECONDS_PER_DAY, item)
         for user in range(users)
         for week in range(weeks)
         for item in rng.choice(items, 3, p=odds[tastes[user]])
@@ -198,26 +199,9 @@ def friends_trial(share: float, seed: int, users: int = 1200, items: int = 120, 
         for true in rng.random(5) < share:
             ties[user, rng.choice(alike) if true else rng.integers(users)] = 1
     np.fill_diagonal(ties, 0)
-    history, cut = planted_history(rows, users, items), (weeks - 1) * MICROSECONDS_PER_WEEK
+    history, cut = ItemHistory(sequences_of(rows, users, items), np.arange(items)), (weeks - 1) * MICROSECONDS_PER_WEEK
     _, trials = choose_shrinkage(simulated_week(history, cut, contacts=sparse.csr_array(ties), seed=seed))
     return next(one for one in trials if one.step == "social")
-
-
-def planted_history(rows: Sequence[tuple[int, int, int]], users: int, items: int) -> ItemHistory:
-    """The history of (user, item, day) rows; every item is a candidate."""
-    ordered = sorted(rows, key=lambda row: (row[0], row[2], row[1]))
-    user, item, day = (np.array(column) for column in zip(*ordered, strict=True))
-    sequences = EventSequences(
-        user_ids=np.array([f"u{one:05}" for one in range(users)]),
-        offsets=np.searchsorted(user, np.arange(users + 1)),
-        items=item.astype(np.int32),
-        types=np.zeros(len(item), np.int8),
-        times=day * MICROSECONDS_PER_DAY + 3600,
-        values=np.ones(len(item), np.float32),
-        item_ids=np.array([f"i{one:04}" for one in range(items)]),
-        event_types=("buy",),
-    )
-    return ItemHistory(sequences, np.arange(items))
 
 
 def report(found: Measured) -> Iterator[str]:

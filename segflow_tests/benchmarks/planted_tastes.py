@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segflow.representation.sequences import MICROSECONDS_PER_DAY, MICROSECONDS_PER_WEEK, EventSequences
+from segflow_tests.sequences import sequences_of
 
 _EVENTS = 0.9
 """Mean events of a user in a week after arriving."""
@@ -43,15 +44,6 @@ def planted_tastes(
     user, week = (index.repeat(counts.ravel()) for index in np.indices(counts.shape).reshape(2, -1))
     item = (rng.random(len(user))[:, None] > steps[segment[user]]).sum(1).clip(max=items - 1)
     day = week * 7 + rng.integers(7, size=len(user))
-    rows = np.unique(np.stack([user, day, item], axis=1), axis=0)
-    sequences = EventSequences(
-        user_ids=np.array([f"u{number:05}" for number in range(users)]),
-        offsets=np.searchsorted(rows[:, 0], np.arange(users + 1)).astype(np.int64),
-        items=rows[:, 2].astype(np.int32),
-        types=np.zeros(len(rows), np.int8),
-        times=rows[:, 1].astype(np.int64) * MICROSECONDS_PER_DAY + MICROSECONDS_PER_DAY // 2,
-        values=np.ones(len(rows), np.float32),
-        item_ids=np.array([f"i{number:04}" for number in range(items)]),
-        event_types=("buy",),
-    )
-    return PlantedTastes(sequences, segment, (weeks - 2) * MICROSECONDS_PER_WEEK)
+    noon = day * MICROSECONDS_PER_DAY + MICROSECONDS_PER_DAY // 2
+    rows = np.unique(np.stack([user, noon, item], axis=1), axis=0)
+    return PlantedTastes(sequences_of(rows, users, items), segment, (weeks - 2) * MICROSECONDS_PER_WEEK)

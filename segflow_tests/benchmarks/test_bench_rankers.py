@@ -17,6 +17,7 @@ from segflow_tests.benchmarks.ranking_global import global_ranker
 from segflow_tests.benchmarks.ranking_protocol import Log, Protocol, Window, compared, per_user
 from segflow_tests.benchmarks.recommend_job import Speed
 from segflow_tests.benchmarks.segment_speed import PLACEBOS, SegmentSpeed
+from segflow_tests.sequences import sequences_of
 
 DAYS, USERS, ITEMS = 141, 30, 12  # 140 days are over: tuning starts at day 112, the test at day 126
 
@@ -33,18 +34,7 @@ def _log() -> EventSequences:
             ):
                 rows.append((user, day * DAY + 3600, int(item)))
         rows.append((user, (DAYS - 1) * DAY, 0))
-    rows.sort()
-    users, times, items = (np.array(column) for column in zip(*rows, strict=True))
-    return EventSequences(
-        user_ids=np.array([f"u{user:02}" for user in range(USERS)]),
-        offsets=np.searchsorted(users, np.arange(USERS + 1)),
-        items=items.astype(np.int32),
-        types=np.zeros(len(items), np.int8),
-        times=times,
-        values=np.ones(len(items), np.float32),
-        item_ids=np.array([f"i{item:02}" for item in range(ITEMS)]),
-        event_types=("buy",),
-    )
+    return sequences_of(rows, USERS, ITEMS)
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from segflow.representation.sequences import EventSequences
 from segflow_tests.benchmarks.cold_start_job import CHAIN, POPULARITY, Measured, measured, report
 from segflow_tests.benchmarks.new_items_job import CATEGORY, RANDOM, TEXT
 from segflow_tests.benchmarks.ranking_protocol import Log, Protocol
+from segflow_tests.sequences import sequences_of
 
 DAY = 86_400_000_000
 USERS, ITEMS, DAYS = 120, 60, 141
@@ -21,24 +21,13 @@ def _log() -> tuple[Log, np.ndarray, dict[str, dict[str, str]]]:
     for user in range(USERS):
         for day in np.flatnonzero(rng.random(DAYS - 1) < 0.15):
             for item in set((user % 4 * 15 + 15 * rng.beta(1, 3, 2)).astype(int)):
-                rows.append((user, int(day), int(item)))
-        rows.append((user, DAYS - 1, 0))
-    users, days, items = (np.array(column) for column in zip(*sorted(rows), strict=True))
-    sequences = EventSequences(
-        user_ids=np.array([f"u{user:03}" for user in range(USERS)]),
-        offsets=np.searchsorted(users, np.arange(USERS + 1)),
-        items=items.astype(np.int32),
-        types=np.zeros(len(items), np.int8),
-        times=days * DAY + 3600,
-        values=np.ones(len(items), np.float32),
-        item_ids=np.array([f"i{item:02}" for item in range(ITEMS)]),
-        event_types=("buy",),
-    )
+                rows.append((user, day * DAY, item))
+        rows.append((user, (DAYS - 1) * DAY, 0))
     tastes = np.arange(ITEMS) // 15
     vectors = np.eye(4, 8, dtype=np.float32)[tastes] + rng.normal(0, 0.1, (ITEMS, 8)).astype(np.float32)
     texts = tuple(f"shop > shelf {item // 20} > item {item}" for item in range(ITEMS))
     attributes = {f"u{user:03}": {"town": f"town {user % 4}"} for user in range(USERS)}
-    return Log(sequences, texts), vectors, attributes
+    return Log(sequences_of(rows, USERS, ITEMS), texts), vectors, attributes
 
 
 @pytest.fixture(scope="module")

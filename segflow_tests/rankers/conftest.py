@@ -16,6 +16,7 @@ from segflow.representation.behavior import BehaviorModel, fit_behavior_model
 from segflow.representation.sequences import MICROSECONDS_PER_DAY as DAY
 from segflow.representation.sequences import MICROSECONDS_PER_WEEK as WEEK
 from segflow.representation.sequences import EventSequences
+from segflow_tests.sequences import sequences_of
 
 USERS, ITEMS, WEEKS = 60, 40, 14
 SNAPSHOT = (WEEKS - 2) * WEEK  # the last two weeks of the log validate and test
@@ -49,18 +50,7 @@ def make_log(seed: int = 0) -> EventSequences:
                 rows.append((user, (week * 7 + int(rng.integers(7))) * DAY + 3600_000_000, item))
             other = group * (ITEMS // 2) + rng.integers(ITEMS // 2)
             rows.append((user, (week * 7 + 3) * DAY + 7200_000_000, other))
-    rows.sort()
-    users, times, items = (np.array(column) for column in zip(*rows, strict=True))
-    return EventSequences(
-        user_ids=np.array([f"u{user:03}" for user in range(USERS)]),
-        offsets=np.searchsorted(users, np.arange(USERS + 1)),
-        items=items.astype(np.int32),
-        types=np.zeros(len(items), np.int8),
-        times=times,
-        values=np.ones(len(items), np.float32),
-        item_ids=np.array([f"i{item:02}" for item in range(ITEMS)]),
-        event_types=("buy",),
-    )
+    return sequences_of(rows, USERS, ITEMS)
 
 
 @dataclass(frozen=True)

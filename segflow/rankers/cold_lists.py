@@ -105,14 +105,9 @@ def cold_rows(
         lambda rows: (np.zeros(0, np.int64), np.zeros(0, np.int64)),
     )
     reasons = _reasons(fallbacks, cold, step, lists)
-    row = pa.array(lists.row)
-    columns = {
-        "user_id": pa.array(users, pa.string()).take(row),
-        "rank": lists.rank,
-        "item_id": pa.array(week.candidate_ids, pa.string()).take(pa.array(lists.item)),
-        "score": lists.score.astype(np.float64),
-        "arm": pa.array([f"cold: {STEPS[one]}" for one in step], pa.string()).take(row),
-        "segment_id": pa.array(["unassigned"] * len(lists.row), pa.string()),
+    columns = lists.columns(users, week.candidate_ids) | {
+        "arm": lists.of_users(f"cold: {STEPS[one]}" for one in step),
+        "segment_id": lists.of_users(["unassigned"] * len(users)),
         "reason": pa.array(reasons, pa.string()),
         "reason_item": pa.nulls(len(lists.row), pa.string()),
         "reason_text": pa.array([_WORDS[one] for one in reasons], pa.string()),

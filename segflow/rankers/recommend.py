@@ -6,7 +6,7 @@ scoring, what the rules add to scores (rules.py), how lists are re-ranked (reran
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,6 +69,19 @@ class Lists:
     rank: npt.NDArray[np.int32]  # 1 is best
     item: npt.NDArray[np.int64]  # candidate
     score: npt.NDArray[np.float32]
+
+    def columns(self, users: Sequence[str], candidate_ids: Sequence[str]) -> dict[str, pa.Array]:
+        """Of `recommendations`: who, at which rank, which item, with which score. users: ids of the rows asked for."""
+        return {
+            "user_id": self.of_users(users),
+            "rank": pa.array(self.rank),
+            "item_id": pa.array(candidate_ids, pa.string()).take(pa.array(self.item)),
+            "score": pa.array(self.score.astype(np.float64)),
+        }
+
+    def of_users(self, texts: Iterable[str]) -> pa.Array:
+        """What holds of each of the rows asked for, in each of its places."""
+        return pa.array(texts, pa.string()).take(pa.array(self.row))
 
 
 def make_lists(
@@ -179,14 +192,9 @@ def recommendation_rows(
     facts = Facts.of(week, ranked.segment_of, shown.vectors)
     reasons = reasons_of(facts, score, lists.row, lists.item, shown.catalogue.titles, shown.segment_names)
     users = [str(user) for user in week.sequences.user_ids]
-    row = pa.array(lists.row)
-    columns = {
-        "user_id": pa.array(users, pa.string()).take(row),
-        "rank": lists.rank,
-        "item_id": pa.array(week.candidate_ids, pa.string()).take(pa.array(lists.item)),
-        "score": lists.score.astype(np.float64),
-        "arm": pa.array(np.where(_own_ranker(ranked, len(users)), "segment", "global"), pa.string()).take(row),
-        "segment_id": pa.array([ranked.segment_of.get(user, "unassigned") for user in users], pa.string()).take(row),
+    columns = lists.columns(users, week.candidate_ids) | {
+        "arm": lists.of_users(np.where(_own_ranker(ranked, len(users)), "segment", "global")),
+        "segment_id": lists.of_users(ranked.segment_of.get(user, "unassigned") for user in users),
         "reason": reasons.code,
         "reason_item": reasons.item,
         "reason_text": reasons.text,

@@ -9,8 +9,12 @@ import warnings
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from segflow.errors import UserError
+
+if TYPE_CHECKING:
+    _Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,6 +53,29 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="print the latest report")
     report.set_defaults(run=_report)
 
+    _add_export(commands)
+
+    init = commands.add_parser("init", help="look at a log and write a commented segflow.yaml for it")
+    init.add_argument("log", type=Path, help="file or folder with the log")
+    init.add_argument("--preset", help="name of a preset for a public log (default: recognised by its files)")
+    init.add_argument("--folder", type=Path, default=Path(), help="where to write segflow.yaml (default: here)")
+    init.add_argument("--force", action="store_true", help="replace a segflow.yaml that is there")
+    init.set_defaults(run=_init, needs_settings=False)
+
+    _add_generate(commands)
+
+    sessions = commands.add_parser(
+        "sessions", help="make sessions of the whole log as Parquet, without a project around them"
+    )
+    sessions.add_argument("out", type=Path, help="folder to write; it must be new or empty")
+    sessions.set_defaults(run=_sessions)
+
+    check = commands.add_parser("check", help="check the settings and that the sources can be read; writes nothing")
+    check.set_defaults(run=_check)
+    return parser
+
+
+def _add_export(commands: _Commands) -> None:
     export = commands.add_parser(
         "export",
         help="write who is in which segment, as CSV or Parquet",
@@ -62,13 +89,8 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--force", action="store_true", help="replace the file if it is there")
     export.set_defaults(run=_export)
 
-    init = commands.add_parser("init", help="look at a log and write a commented segflow.yaml for it")
-    init.add_argument("log", type=Path, help="file or folder with the log")
-    init.add_argument("--preset", help="name of a preset for a public log (default: recognised by its files)")
-    init.add_argument("--folder", type=Path, default=Path(), help="where to write segflow.yaml (default: here)")
-    init.add_argument("--force", action="store_true", help="replace a segflow.yaml that is there")
-    init.set_defaults(run=_init, needs_settings=False)
 
+def _add_generate(commands: _Commands) -> None:
     generate = commands.add_parser("generate", help="write a log of a shop with planted segments, to try things on")
     generate.add_argument("folder", type=Path, help="folder to write; it must be new or empty")
     generate.add_argument("--events", type=_count, default=1_000_000, help="rows, 1e3 to 1e8 (default: 1e6)")
@@ -78,16 +100,6 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--segments", type=_count, default=4, help="planted segments, 2 to 8 (default: 4)")
     generate.add_argument("--seed", type=_count, default=0, help="seed; the same gives the same bytes (default: 0)")
     generate.set_defaults(run=_generate, needs_settings=False)
-
-    sessions = commands.add_parser(
-        "sessions", help="make sessions of the whole log as Parquet, without a project around them"
-    )
-    sessions.add_argument("out", type=Path, help="folder to write; it must be new or empty")
-    sessions.set_defaults(run=_sessions)
-
-    check = commands.add_parser("check", help="check the settings and that the sources can be read; writes nothing")
-    check.set_defaults(run=_check)
-    return parser
 
 
 def _count(text: str) -> int:

@@ -117,15 +117,7 @@ def summarize(
         raise ValueError(f"arms in the results {sorted(set(results['arm']))} differ from the roles {sorted(roles)}")
     # Sums depend on their order in the last digits, so the order of the rows is fixed first.
     results = results.dropna(subset=[PRIMARY_METRIC]).sort_values(["task", "arm", "user_id", "seed"])
-    names = sorted(results["task"].unique(), key=lambda name: (name != PRIMARY_TASK, name))
-    tasks = [_task(results[results["task"] == name], name, list(roles)) for name in names]
-    tasks = [task for task in tasks if task.values.shape[1] >= 2]
-    if not tasks or tasks[0].name != PRIMARY_TASK:
-        raise UserError(
-            "the test week holds fewer than 2 users who interact with a candidate item, so nothing can be compared: "
-            "pick a week with more events, or lower the ranker's candidate thresholds in segflow.yaml"
-        )
-
+    tasks = _tasks(results, list(roles))
     arms: list[ArmRow] = []
     comparisons: list[Comparison] = []
     segments: list[SegmentRow] = []
@@ -159,6 +151,19 @@ def summarize(
         users_without_segment=int(pd.isna(tasks[0].segment_ids).sum()),
         settings=config,
     )
+
+
+def _tasks(results: pd.DataFrame, arms: list[str]) -> list[_Task]:
+    """The tasks that two users at least were tested in, the primary one first. Raises UserError without that one."""
+    names = sorted(results["task"].unique(), key=lambda name: (name != PRIMARY_TASK, name))
+    tasks = [_task(results[results["task"] == name], name, arms) for name in names]
+    tasks = [task for task in tasks if task.values.shape[1] >= 2]
+    if not tasks or tasks[0].name != PRIMARY_TASK:
+        raise UserError(
+            "the test week holds fewer than 2 users who interact with a candidate item, so nothing can be compared: "
+            "pick a week with more events, or lower the ranker's candidate thresholds in segflow.yaml"
+        )
+    return tasks
 
 
 def _task(results: pd.DataFrame, name: str, arms: list[str]) -> _Task:

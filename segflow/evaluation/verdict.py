@@ -128,29 +128,7 @@ def decide(
     """
     threshold = config.minimum_relative_gain * control_mean
     decisions = judge_segments(segment_differences, threshold, config)
-    gaining = tuple(one.segment_id for one in decisions if one.decision == "gain")
-    losing = {one.segment_id for one in decisions if one.decision == "loss"}
-    enough_users = difference.users >= config.minimum_users
-    undecided = (
-        difference.low <= 0.0 <= difference.high
-        and difference.low <= threshold <= difference.high
-        and difference.minimum_detectable_effect > threshold
-    )
-
-    outcome: Outcome = "do not segment"
-    segments: tuple[str, ...] = ()
-    if not segmented:
-        pass
-    elif enough_users and difference.low > 0.0 and difference.mean >= threshold:
-        segments = tuple(one.segment_id for one in decisions if one.segment_id not in losing)
-        if not losing:
-            outcome = "segment"
-        elif segments:
-            outcome = "segment only"
-    elif gaining:
-        outcome, segments = "segment only", gaining
-    elif not enough_users or undecided:
-        outcome = "not enough data to say"
+    outcome, segments = _outcome(difference, decisions, threshold, config) if segmented else ("do not segment", ())
     verdict = Verdict(
         outcome=outcome,
         segments=segments,
@@ -167,6 +145,27 @@ def decide(
         decisions=decisions,
     )
     return replace(verdict, sentence=_sentence(verdict, segment_differences, config))
+
+
+def _outcome(
+    difference: Estimate, decisions: Sequence[SegmentDecision], threshold: float, config: EvaluationConfig
+) -> tuple[Outcome, tuple[str, ...]]:
+    """The answer and the segments it is for, by the rules of `decide`."""
+    gaining = tuple(one.segment_id for one in decisions if one.decision == "gain")
+    not_losing = tuple(one.segment_id for one in decisions if one.decision != "loss")
+    enough_users = difference.users >= config.minimum_users
+    undecided = (
+        difference.low <= 0.0 <= difference.high
+        and difference.low <= threshold <= difference.high
+        and difference.minimum_detectable_effect > threshold
+    )
+    if enough_users and difference.low > 0.0 and difference.mean >= threshold:
+        if len(not_losing) == len(decisions):
+            return "segment", not_losing
+        return ("segment only", not_losing) if not_losing else ("do not segment", ())
+    if gaining:
+        return "segment only", gaining
+    return ("not enough data to say" if undecided or not enough_users else "do not segment"), ()
 
 
 def _sentence(verdict: Verdict, segment_differences: Mapping[str, Estimate], config: EvaluationConfig) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 _STEP = np.float32(2.0**-11)
+_WINDOW = 32
 
 
 def pool_size(count: int, exposure: float = 1.0) -> int:
@@ -71,36 +72,67 @@ def cap_exposure(
 
     Every user asks for the first ``count`` items of the pool; an item asked for too often refuses those for whom it is least
     likely; they ask for their next, until no item refuses. This is deferred acceptance (Gale & Shapley 1962): no user and
-    no item refused would both rather have each other. How likely an item is for a user is the score less the user's log sum
-    of exponents over the pool; of equals the user that comes first wins. A pool may run out; then the list is shorter.
+    no item refused would both rather have each other, whatever the order in which users ask. Of equals the user that comes
+    first wins. A pool may run out; then the list is shorter.
 
     Args:
         items: (U, M) candidates in the order the user would have them.
         scores: (U, M) their scores; -inf where a user has fewer items, which come last.
     """
+    likely, kept = log_shares(scores), np.zeros(items.shape, np.bool_)
+    # How likely an item has to be for a user whom it is not to refuse at once; it only grows.
+    least = np.full(int(items.max(initial=0)) + 1, np.finfo(np.float32).min)
+    following, wanting = np.zeros(len(items), np.int64), np.full(len(items), count)
+    while wanting.any():
+        _ask(kept, following, wanting, likely, items, least)
+        asked = np.flatnonzero(kept)
+        item = items.ravel()[asked]
+        crowded = np.bincount(item, minlength=1)[item] > most
+        asked, item = asked[crowded], item[crowded]
+        odds = likely.ravel()[asked]
+        # Equals stay in the order of users.
+        order = np.lexsort((-odds, item))
+        place = _ordinal(item[order])
+        last, refused = order[place == most - 1], asked[order[place >= most]]
+        least[item[last]] = odds[last]
+        kept.ravel()[refused] = False
+        wanting = np.bincount(refused // items.shape[1], minlength=len(items))
+    return kept
+
+
+def log_shares(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """(U, M) how likely each item of a pool is for its user: the score less the log sum of exponents over the pool."""
     there = ~np.isneginf(scores)
     best = np.max(scores, axis=1, keepdims=True, where=there, initial=np.finfo(np.float32).min)
     odds = np.where(there, scores - best, np.float32(-np.inf))
-    likely = odds - np.log(np.maximum(np.exp(odds).sum(axis=1, keepdims=True), np.float32(1e-30)))
-    length = there.sum(axis=1)
-    # Places of the pool that each user asks for, and the first one not asked for yet.
-    asked = np.tile(np.arange(min(count, items.shape[1])), (len(items), 1))
-    following = np.full(len(items), asked.shape[1])
-    while True:
-        user, slot = np.nonzero(asked < length[:, None])
-        item = items[user, asked[user, slot]]
-        crowded = np.flatnonzero(np.bincount(item, minlength=1)[item] > most)
-        if not len(crowded):
-            break
-        user, slot, item = user[crowded], slot[crowded], item[crowded]
-        order = np.lexsort((user, -likely[user, asked[user, slot]], item))
-        refused = np.sort(order[_ordinal(item[order]) >= most])
-        user, slot = user[refused], slot[refused]
-        asked[user, slot] = following[user] + _ordinal(user)
-        following += np.bincount(user, minlength=len(items))
-    kept = np.zeros(items.shape, np.bool_)
-    kept[user, asked[user, slot]] = True
-    return kept
+    return odds - np.log(np.maximum(np.exp(odds).sum(axis=1, keepdims=True), np.float32(1e-30)))
+
+
+def _ask(
+    kept: npt.NDArray[np.bool_],
+    following: npt.NDArray[np.int64],
+    wanting: npt.NDArray[np.int64],
+    likely: npt.NDArray[np.float32],
+    items: npt.NDArray[np.int64],
+    least: npt.NDArray[np.float32],
+) -> None:
+    """Keep the next ``wanting`` places of each user that would not be refused at once, as far as the pool goes.
+
+    Places are looked at from ``following`` on, which moves behind the last one kept; a window at a time, since most users
+    find theirs near.
+    """
+    users, width = np.flatnonzero(wanting), items.shape[1]
+    while len(users):
+        window = following[users, None] + np.arange(_WINDOW)
+        cell = users[:, None], np.minimum(window, width - 1)
+        willing = (window < width) & (likely[cell] >= least[items[cell]])
+        taken = willing & (np.cumsum(willing, axis=1) <= wanting[users, None])
+        row, column = np.nonzero(taken)
+        kept[users[row], window[row, column]] = True
+        wanting[users] -= taken.sum(axis=1)
+        found = wanting[users] == 0
+        following[users] += np.where(found, _WINDOW - taken[:, ::-1].argmax(axis=1), _WINDOW)
+        users = users[~found & (following[users] < width)]
 
 
 def _ordinal(values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

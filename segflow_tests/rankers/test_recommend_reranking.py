@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segflow.rankers.reranking import cap_exposure, marginal_relevance_order, unit_vectors
+from segflow.rankers.reranking import cap_exposure, log_shares, marginal_relevance_order, unit_vectors
 
 USERS, POOL, COUNT = 6, 12, 5
 
@@ -53,6 +53,44 @@ def test_sums_of_rounded_vectors_are_exact_in_any_order() -> None:
     exact = vectors.astype(np.float64) @ vectors.T.astype(np.float64)
     for order in (np.arange(384), rng.permutation(384)):
         np.testing.assert_array_equal((vectors[:, order] @ vectors[:, order].T).astype(np.float64), exact)
+
+
+def _one_by_one(items: np.ndarray, scores: np.ndarray, count: int, most: int) -> np.ndarray:
+    """Deferred acceptance as it is told: one user asks for one item, which refuses the one it likes least if it has too many."""
+    likely = log_shares(scores)
+    holders: dict[int, list[tuple[float, int, int]]] = {}
+    following = [0] * len(items)
+    asking = list(range(len(items))) * count
+    while asking:
+        user = asking.pop()
+        place = following[user]
+        if place == items.shape[1] or np.isneginf(scores[user, place]):
+            continue
+        following[user] += 1
+        held = holders.setdefault(int(items[user, place]), [])
+        held.append((-float(likely[user, place]), user, place))
+        if len(held) > most:
+            held.sort()
+            asking.append(held.pop()[1])
+    kept = np.zeros(items.shape, bool)
+    for held in holders.values():
+        for _, user, place in held:
+            kept[user, place] = True
+    return kept
+
+
+@given(st.integers(0, 10_000), st.integers(1, 30), st.integers(1, 70), st.integers(1, 9))
+def test_the_order_in_which_users_ask_decides_nothing(seed: int, users: int, pool: int, count: int) -> None:
+    rng = np.random.default_rng(seed)
+    alike = rng.choice([0.0, 0.05, 0.5])
+    items = np.argsort(rng.random((users, pool + 3)) + alike * np.arange(pool + 3), axis=1)[:, :pool]
+    # Whole numbers tie often.
+    drawn = rng.integers(0, 5, (users, pool)) if seed % 2 else rng.normal(size=(users, pool))
+    scores = -np.sort(-drawn.astype(np.float32), axis=1)
+    scores[np.arange(pool) >= rng.integers(0, 2 * pool + 1, users)[:, None]] = -np.inf
+    most = int(rng.integers(1, users + 1))
+    expected = _one_by_one(items, scores, count, most)
+    np.testing.assert_array_equal(cap_exposure(items, scores, count, most), expected)
 
 
 @given(st.integers(0, 500), st.integers(1, 4))

@@ -28,6 +28,7 @@ from segflow.rankers.cold_start import (
     fallback_scores,
     fit_fallbacks,
     known_days,
+    log_scores,
 )
 from segflow.rankers.cold_validation import Placement, Rows, Trial, choose_shrinkage, simulated_week
 from segflow.rankers.recommend import Lists, make_lists
@@ -97,7 +98,7 @@ def cold_rows(
     blocks = [np.arange(start, min(start + _BLOCK, len(users))) for start in range(0, len(users), _BLOCK)]
     step = np.concatenate([fallback_scores(fallbacks, _taken(cold, rows))[1] for rows in blocks])
     lists = make_lists(
-        lambda rows: fallback_scores(fallbacks, _taken(cold, rows))[0],
+        lambda rows: log_scores(fallback_scores(fallbacks, _taken(cold, rows))[0]),
         np.arange(len(users)),
         config,
         rules,

@@ -41,6 +41,7 @@ HALF_LIFE_DAYS = 14.0
 
 _SEGMENT, _CONTENT, _SOCIAL, _POPULARITY = range(len(STEPS))
 _BLOCK = 4096
+_FEWEST_DAYS = np.float32(1e-30)
 
 
 @dataclass(frozen=True)
@@ -182,6 +183,11 @@ def fallback_scores(known: Fallbacks, users: ColdUsers) -> tuple[Floats, npt.NDA
                 scores[chosen] = _drawn(scores[chosen], mixture, known.by_segment, known.of_segment, drawn)
                 step[chosen] = _SEGMENT
     return scores.astype(np.float32, copy=False), step
+
+
+def log_scores(days: Floats) -> Floats:
+    """Expected days as scores that rules add to: their logarithms, as those of the rankers are."""
+    return np.log(np.maximum(days, _FEWEST_DAYS))
 
 
 def _drawn(below: Floats, mixture: Floats, sums: Floats, members: Floats, shrinkage: float) -> Floats:

@@ -33,6 +33,7 @@ from segflow.rankers.cold_start import (
     fallback_scores,
     fit_fallbacks,
     known_days,
+    log_scores,
 )
 from segflow.rankers.deltas import Deltas, Grouped
 from segflow.rankers.examples import Examples
@@ -144,7 +145,7 @@ class ServedRanker:
         else:
             nothing = sparse.csr_array((1, len(self._candidates)), dtype=np.float32)
             of_one, step = fallback_scores(self.fallbacks, ColdUsers(nothing, segments=shares))
-            scores, arm = of_one[0], f"cold: {STEPS[step[0]]}"
+            scores, arm = log_scores(of_one)[0], f"cold: {STEPS[step[0]]}"
         return Answer(
             user_id=request.user_id,
             items=self._list(request, scores, examples.had.items),

@@ -67,6 +67,16 @@ def test_excluded_items_are_in_no_list(week: RankingWeek):
     assert first not in _rows(week, strangers, exclude={"items": [first]})["item_id"].to_pylist()
 
 
+def test_a_boost_makes_an_item_so_many_times_as_likely(week: RankingWeek):
+    strangers = Strangers({"new": {"age": "30"}}, NOBODY, {}, 0)
+    plain = _rows(week, strangers)
+    first, second = plain["item_id"].to_pylist()[:2]
+    ratio = float(np.exp(plain["score"][0].as_py() - plain["score"][1].as_py()))
+    assert ratio > 1
+    for factor, best in ((1 + 0.9 * (ratio - 1), first), (1 + 1.1 * (ratio - 1), second)):
+        assert _rows(week, strangers, boost={"items": {second: factor}})["item_id"][0].as_py() == best
+
+
 def test_contacts_of_the_same_taste_answer_for_a_stranger(week: RankingWeek):
     # Users of the log are tied to those who had what they had; the stranger to one user.
     wanted = week.history.had(0, SNAPSHOT).dense(np.arange(week.history.users), len(week.candidate_ids))

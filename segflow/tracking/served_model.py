@@ -1,7 +1,7 @@
 """The model that MLflow loads: this file is kept with each registered version ("model from code"), beside the bundle.
 
-Lives here: the form of a request as MLflow declares it, and how mistakes become answers of HTTP 400. Does not live here: what is
-answered (``segflow.rankers.served``), and registering (``segflow.tracking.serving``).
+Lives here: the form of requests and answers as MLflow declares it, and how mistakes become answers of HTTP 400. Does not live
+here: what is answered (``segflow.rankers.served``), and registering (``segflow.tracking.serving``).
 """
 
 from datetime import datetime
@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, SkipValidation
 
 from segflow.errors import UserError
 from segflow.rankers.requests import Event, Request, read_requests
-from segflow.rankers.served import Answer, ServedRanker
+from segflow.rankers.served import ServedRanker
 
 
 class Row(BaseModel):
@@ -33,6 +33,23 @@ class Row(BaseModel):
     now: Annotated[datetime | None, SkipValidation] = None
 
 
+class ReplyItem(BaseModel):
+    """`segflow.rankers.served.Item` in the signature, which is made of models only."""
+
+    item_id: str
+    score: float
+
+
+class Reply(BaseModel):
+    """`segflow.rankers.served.Answer` in the signature."""
+
+    user_id: str | None = None
+    items: list[ReplyItem]
+    arm: str
+    events: int
+    ignored_events: dict[str, int]
+
+
 class ServedModel(PythonModel):
     """A bundle behind `predict`."""
 
@@ -45,13 +62,14 @@ class ServedModel(PythonModel):
 
     def predict(
         self, context: PythonModelContext, model_input: list[Row], params: dict[str, Any] | None = None
-    ) -> list[Answer]:
+    ) -> list[Reply]:
         """A list for each row. A mistake of the caller is an error of HTTP status 400 that names the row and the key."""
         try:
             rows = [{name: getattr(row, name) for name in row.model_fields_set} for row in model_input]
-            return self.ranker.recommend(read_requests(rows))
+            answers = self.ranker.recommend(read_requests(rows))
         except UserError as error:
             raise MlflowException(str(error), error_code=BAD_REQUEST) from error
+        return [Reply.model_validate(answer) for answer in answers]
 
 
 set_model(ServedModel())

@@ -9,7 +9,6 @@ and who may be champion.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -35,8 +34,6 @@ def write_model(bundle: Path, folder: Path, example: Mapping[str, Any]) -> None:
     """
     from mlflow.pyfunc import save_model
 
-    # It tells on every save that an answer is not of a type that it can describe.
-    logging.getLogger("mlflow.models.signature").setLevel(logging.WARNING)
     save_model(
         folder,
         python_model=str(_CODE),

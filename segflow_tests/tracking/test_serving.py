@@ -88,7 +88,14 @@ def test_the_registered_model_answers_as_the_bundle_does(
     assert model.input_example == [example]
     names = [one.name for one in model.metadata.signature.inputs.inputs[0].type.properties]
     assert names == ["events", "exclude_seen", "n", "now", "segment_id", "segments", "user_id"]
-    assert model.predict([example, {}]) == served.recommend(read_requests([example, {}]))
+    told = model.metadata.signature.outputs.to_dict()
+    assert [one.pop("name", None) for one in told] == [None]
+    assert told[0]["properties"]["items"]["items"]["properties"] == {
+        "item_id": {"type": "string", "required": True},
+        "score": {"type": "double", "required": True},
+    }
+    answers = [answer.model_dump() for answer in model.predict([example, {}])]
+    assert answers == served.recommend(read_requests([example, {}]))
     for row, message in (
         ({"events": [{"ts": "now"}]}, "request 1: events[0].event_type: missing; add it"),
         ({"who": 1}, "request 1: who: unknown key"),

@@ -116,6 +116,11 @@ def cold_rows(
     return ColdLists(pa.table(columns), len(np.unique(lists.row)), trials)
 
 
+def judged_steps(week: RankingWeek, strangers: Strangers) -> tuple[Shrinkage, list[Trial]]:
+    """The chain of the steps that earned their place in the snapshot week, and how each was judged."""
+    return _Chain.of(week, strangers, [str(user) for user in week.sequences.user_ids]).judged()
+
+
 @dataclass(frozen=True)
 class _Chain:
     week: RankingWeek

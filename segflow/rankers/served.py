@@ -30,6 +30,7 @@ from segflow.rankers.cold_start import (
     STEPS,
     ColdUsers,
     Fallbacks,
+    Shrinkage,
     fallback_scores,
     fit_fallbacks,
     known_days,
@@ -217,12 +218,14 @@ class ServedRanker:
         added: npt.NDArray[np.float32] | None = None,
         segments: Sequence[str] = (),
         grouped: Grouped | None = None,
+        shrinkage: Shrinkage | None = None,
     ) -> ServedRanker:
         """What serves from a week after the snapshot ``week`` on, as `recommendations` of that week does.
 
         Args:
             added: (C,) what the rules add to everybody's scores; -inf hides an item.
             segments: ids of the groups of ``grouped``.
+            shrinkage: of the fallbacks; if not given, segments do not count for users without events.
         """
         made_us = week.start_us + MICROSECONDS_PER_WEEK
         rules = {} if added is None else {week.candidate_ids[at]: float(added[at]) for at in np.flatnonzero(added)}
@@ -232,7 +235,7 @@ class ServedRanker:
             backbone=week.backbone,
             ranker=ranker,
             scorers=FittedScorers.of(week.features_after(), week.config),
-            fallbacks=fit_fallbacks(known_days(week.history.at(made_us, HALF_LIFE_DAYS)), members),
+            fallbacks=fit_fallbacks(known_days(week.history.at(made_us, HALF_LIFE_DAYS)), members, shrinkage),
             item_ids=tuple(week.sequences.item_ids.tolist()),
             made_us=made_us,
             half_life_days=week.config.half_life_days,

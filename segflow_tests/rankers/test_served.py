@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from segflow.config import RecommendationConfig
 from segflow.errors import UserError
+from segflow.rankers.attributes import fit_attribute_model
+from segflow.rankers.cold_lists import Strangers, cold_rows, judged_steps
 from segflow.rankers.deltas import Grouped, Membership
 from segflow.rankers.recommend import Ranked, Shown, recommendation_rows
 from segflow.rankers.requests import read_requests
@@ -26,6 +29,7 @@ from segflow_tests.rankers.conftest import CONFIG, ITEMS, SNAPSHOT, USERS, WEEK,
 NOW = SNAPSHOT + WEEK
 COUNT = 10
 SEGMENTS = ["s1", "s2"]
+EDGES = pa.schema([("user_id", pa.string()), ("other_id", pa.string()), ("weight", pa.float64())])
 CATALOGUE = Catalogue({f"i{item:02}": f"Item {item}" for item in range(ITEMS)}, {})
 
 
@@ -107,6 +111,40 @@ def test_the_rules_of_the_lists_are_served_too(world: World, week: RankingWeek, 
     assert [item for answer in answers for item in ids(answer)] == batch["item_id"].tolist()
     assert first not in set(batch["item_id"])
     assert (batch["item_id"] == second).sum() > USERS / 4
+
+
+def test_users_without_events_get_the_fallback_that_earned_its_place(
+    world: World, week: RankingWeek, grouped: Grouped, tmp_path: Path
+) -> None:
+    # The town tells the half of the catalogue, and the segment is that half.
+    members = {str(user): (SEGMENTS[row % 2], 1.0) for row, user in enumerate(world.log.user_ids) if row % 3}
+    towns = {str(user): {"town": str(row % 2)} for row, user in enumerate(world.log.user_ids)}
+    strangers = Strangers(towns | {"new": {"town": "1"}, "nobody": {}}, EDGES.empty_table(), members, 0)
+    config = RecommendationConfig(count=COUNT, boost={"items": {week.candidate_ids[0]: 1.3}})
+    rules = rules_of(config, CATALOGUE, week.candidate_ids)
+    cold = cold_rows(week, strangers, np.ones((len(week.candidate_ids), 4), np.float32), config, rules)
+    assert cold is not None
+    batch = cold.rows.to_pandas().set_index("user_id")
+    assert batch.loc["new", "arm"].unique().tolist() == ["cold: segment"]
+    assert batch.loc["nobody", "arm"].unique().tolist() == ["cold: popularity"]
+    places = {user: SEGMENTS.index(segment) for user, (segment, _) in members.items()}
+    model = fit_attribute_model(strangers.attributes, places, len(SEGMENTS), strangers.seed)
+    assert model is not None
+    (shares,) = model.probabilities([{"town": "1"}])
+    ServedRanker.of(
+        week,
+        world.ranker,
+        count=COUNT,
+        added=rules.added,
+        segments=SEGMENTS,
+        grouped=grouped,
+        shrinkage=judged_steps(week, strangers)[0],
+    ).save(tmp_path)
+    asked = {"new": {"segments": dict(zip(SEGMENTS, shares.tolist(), strict=True))}, "nobody": {}}
+    for user, answer in zip(asked, ask(ServedRanker.load(tmp_path), *asked.values()), strict=True):
+        assert ids(answer) == batch.loc[user, "item_id"].tolist()
+        assert answer["arm"] == batch.loc[user, "arm"].iloc[0]
+        assert np.allclose([one["score"] for one in answer["items"]], batch.loc[user, "score"], atol=1e-5)
 
 
 def test_a_segment_changes_the_scores_and_its_probability_how_much(world: World, served: ServedRanker) -> None:

@@ -10,7 +10,7 @@ import pyarrow as pa
 from segflow import tables
 from segflow.defs.materializes import materializes
 from segflow.defs.partitions import CONFIG, HISTORY_AND_WEEK, SAME_WEEK, SEGMENTS_OF_WEEK, SNAPSHOT, WEEKLY
-from segflow.defs.reading import catalogue, global_ranker_of, ranking_week, segment_groups, start_of
+from segflow.defs.reading import catalogue, global_ranker_of, ranking_week, segment_groups, start_of, strangers
 from segflow.defs.step import Step
 from segflow.rankers.rules import digest_of_file
 
@@ -21,6 +21,8 @@ from segflow.rankers.rules import digest_of_file
     reads={
         tables.EVENTS: HISTORY_AND_WEEK,
         tables.ITEMS: SNAPSHOT,
+        tables.USERS: SNAPSHOT,
+        tables.USER_EDGES: SNAPSHOT,
         tables.ITEM_EMBEDDINGS: SNAPSHOT,
         tables.BEHAVIOR_MODEL: SAME_WEEK,
         tables.GLOBAL_RANKER: SAME_WEEK,
@@ -30,11 +32,12 @@ from segflow.rankers.rules import digest_of_file
     observes=lambda: digest_of_file(CONFIG.recommendations.exclude.file),
     partitions=WEEKLY,
     code=["rankers", "representation/sequences.py", "tracking/served_model.py", "tracking/serving.py"],
-    settings=["rankers", "recommendations", "serving"],
+    settings=["rankers", "recommendations", "serving", "seed"],
     kinds=["pytorch", "mlflow"],
 )
 def served_ranker(step: Step) -> None:
     """Lists for the week after the snapshot week equal those of `recommendations`; registered as the challenger."""
+    from segflow.rankers.cold_lists import judged_steps
     from segflow.rankers.requests import example_request
     from segflow.rankers.rules import rules_of
     from segflow.rankers.served import ServedRanker
@@ -44,6 +47,7 @@ def served_ranker(step: Step) -> None:
     grouped = segment_groups(step, week.sequences.user_ids)
     segments = step.read(tables.SEGMENT_RANKERS, ["segment_id"])["segment_id"].to_pylist() if grouped else []
     lists = step.config.recommendations
+    shrinkage, _ = judged_steps(week, strangers(step))
     ranker = ServedRanker.of(
         week,
         global_ranker_of(step),
@@ -52,6 +56,7 @@ def served_ranker(step: Step) -> None:
         added=rules_of(lists, catalogue(step), week.candidate_ids).added,
         segments=segments,
         grouped=grouped,
+        shrinkage=shrinkage,
     )
     variant = step.config.serving.variant
     with TemporaryDirectory() as folder:

@@ -20,7 +20,7 @@ Lives here: the fitted groups, what is known of a cold user, and scoring. Does n
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from math import inf, isfinite
 
@@ -198,25 +198,16 @@ def _drawn(below: Floats, mixture: Floats, sums: Floats, members: Floats, shrink
     return mixture @ (sums / whole[:, None]) + rest[:, None] * below
 
 
-def cold_days(histories: Sequence[Mapping[str, float]], candidate_ids: Sequence[str]) -> sparse.csr_array:
-    """(B, C) decayed days of users given by item id -> decayed days (one event just now is 1); unknown items are left out."""
-    return _by_name(histories, {item: place for place, item in enumerate(candidate_ids)})
-
-
 def contact_weights(edges: pa.Table, users: Sequence[str], known: Sequence[str]) -> sparse.csr_array:
     """(B, U) strength of the ties of ``users`` to ``known`` users, from rows of `user_edges`; other ties are left out."""
-    ties: dict[str, dict[str, float]] = {user: {} for user in users}
+    row, place = ({user: number for number, user in enumerate(some)} for some in (users, known))
     columns = (edges[name].to_pylist() for name in ("user_id", "other_id", "weight"))
-    for user, other, weight in zip(*columns, strict=True):
-        if user in ties:
-            ties[user][other] = weight
-    return _by_name([ties[user] for user in users], {user: place for place, user in enumerate(known)})
-
-
-def _by_name(rows: Sequence[Mapping[str, float]], place: Mapping[str, int]) -> sparse.csr_array:
-    found = [(row, place[name], value) for row, one in enumerate(rows) for name, value in one.items() if name in place]
-    owner, column, value = zip(*found, strict=True) if found else ((), (), ())
-    values = np.array(value, np.float32)
-    made = sparse.csr_array((values, (np.array(owner, int), np.array(column, int))), shape=(len(rows), len(place)))
+    ties = {
+        (row[user], place[other]): weight
+        for user, other, weight in zip(*columns, strict=True)
+        if user in row and other in place
+    }
+    values, cells = np.array([*ties.values()], np.float32), np.array([*ties], np.int64).reshape(-1, 2)
+    made = sparse.csr_array((values, (cells[:, 0], cells[:, 1])), shape=(len(users), len(known)))
     made.sort_indices()
     return made

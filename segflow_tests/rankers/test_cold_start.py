@@ -16,7 +16,6 @@ from segflow.rankers.cold_start import (
     ColdUsers,
     Fallbacks,
     Shrinkage,
-    cold_days,
     contact_weights,
     fallback_scores,
     fit_fallbacks,
@@ -136,15 +135,12 @@ def test_scores_are_those_of_each_user_alone(known: Fallbacks) -> None:
 
 
 def test_ids_that_nobody_knows_say_nothing(known: Fallbacks) -> None:
-    candidates = [f"i{item:02}" for item in range(ITEMS)]
-    had = cold_days([{"i03": 1.0, "i99": 5.0}, {"": 1.0}], candidates)
-    np.testing.assert_array_equal(had.toarray(), _rows({3: 1.0}, {}, width=ITEMS).toarray())
     edges = pa.table(
         {"user_id": ["new", "new", "other"], "other_id": ["u007", "gone", "u001"], "weight": [2.0, 1.0, 1.0]}
     )
     ties = contact_weights(edges, ["nobody", "new"], [f"u{user:03}" for user in range(USERS)])
     np.testing.assert_array_equal(ties.toarray(), _rows({}, {7: 2.0}, width=USERS).toarray())
-    _, steps = fallback_scores(known, ColdUsers(had, contacts=ties))
+    _, steps = fallback_scores(known, ColdUsers(_rows({3: 1.0}, {}, width=ITEMS), contacts=ties))
     assert [STEPS[step] for step in steps] == ["content", "social"]
 
 

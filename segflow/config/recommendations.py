@@ -34,6 +34,13 @@ class RecommendationConfig(Section):
 
     count: int = Field(20, ge=1, le=1000, description="items recommended to each user")
     exclude_seen: bool = Field(False, description="leave out what the user had; for films, not for groceries")
+    new_items: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="most places of a list for items of the catalogue that nobody had yet, scored by the items whose texts "
+        "are alike; 0 is off",
+    )
     exclude: ExclusionConfig = ExclusionConfig()
     boost: BoostConfig = BoostConfig()
     diversity: float = Field(

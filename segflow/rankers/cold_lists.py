@@ -8,7 +8,7 @@ here: the steps (`cold_start.py`), and how they are judged (`cold_validation.py`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,7 @@ from segflow.rankers.cold_start import (
     log_scores,
 )
 from segflow.rankers.cold_validation import Placement, Rows, Trial, choose_shrinkage, simulated_week
-from segflow.rankers.recommend import Lists, make_lists
+from segflow.rankers.recommend import Lists, Shown, list_rows, make_lists
 from segflow.rankers.rules import Rules
 from segflow.rankers.snapshot import RankingWeek
 from segflow.representation.sequences import MICROSECONDS_PER_WEEK
@@ -76,16 +76,9 @@ class ColdLists:
 
 
 def cold_rows(
-    week: RankingWeek,
-    strangers: Strangers,
-    vectors: npt.NDArray[np.float32],
-    config: RecommendationConfig,
-    rules: Rules,
+    week: RankingWeek, strangers: Strangers, shown: Shown, config: RecommendationConfig, rules: Rules
 ) -> ColdLists | None:
-    """Lists of the users without events for the week after the snapshot week; none if there are no such users.
-
-    vectors: (C, d) text vectors of the candidates, by which diversity is told.
-    """
+    """Lists of the users without events for the week after the snapshot week; none if there are no such users."""
     known = [str(user) for user in week.sequences.user_ids]
     users = strangers.without_events(known)
     if not users:
@@ -94,26 +87,31 @@ def cold_rows(
     shrinkage, trials = chain.judged()
     fallbacks = chain.fitted(shrinkage)
     cold = chain.cold(users)
+
+    def score(rows: Rows) -> Floats:
+        return log_scores(fallback_scores(fallbacks, _taken(cold, rows))[0])
+
+    def nothing_had(rows: Rows) -> tuple[Rows, Rows]:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+
+    everybody, candidates = np.arange(len(users)), len(week.candidate_ids)
+    lists = make_lists(shown.new.beside(score, rules.added), everybody, config, rules, shown.vectors, nothing_had)
     # A block at a time: scores of everybody at once may not fit.
-    blocks = [np.arange(start, min(start + _BLOCK, len(users))) for start in range(0, len(users), _BLOCK)]
+    blocks = np.split(everybody, np.arange(_BLOCK, len(users), _BLOCK))
     step = np.concatenate([fallback_scores(fallbacks, _taken(cold, rows))[1] for rows in blocks])
-    lists = make_lists(
-        lambda rows: log_scores(fallback_scores(fallbacks, _taken(cold, rows))[0]),
-        np.arange(len(users)),
-        config,
-        rules,
-        vectors,
-        lambda rows: (np.zeros(0, np.int64), np.zeros(0, np.int64)),
+    code = _reasons(fallbacks, cold, step, lists.where(lists.item < candidates))
+    words = [_WORDS[one] for one in code]
+    rows = list_rows(
+        lists,
+        week,
+        shown,
+        users=users,
+        arms=[f"cold: {STEPS[one]}" for one in step],
+        segments=["unassigned"] * len(users),
+        reasons=(pa.array(code, pa.string()), pa.nulls(len(code), pa.string()), pa.array(words, pa.string())),
+        nearest=np.full(int((lists.item >= candidates).sum()), -1),
     )
-    reasons = _reasons(fallbacks, cold, step, lists)
-    columns = lists.columns(users, week.candidate_ids) | {
-        "arm": lists.of_users(f"cold: {STEPS[one]}" for one in step),
-        "segment_id": lists.of_users(["unassigned"] * len(users)),
-        "reason": pa.array(reasons, pa.string()),
-        "reason_item": pa.nulls(len(lists.row), pa.string()),
-        "reason_text": pa.array([_WORDS[one] for one in reasons], pa.string()),
-    }
-    return ColdLists(pa.table(columns), len(np.unique(lists.row)), trials)
+    return ColdLists(rows, len(np.unique(lists.row)), trials)
 
 
 def judged_steps(week: RankingWeek, strangers: Strangers) -> tuple[Shrinkage, list[Trial]]:
@@ -143,7 +141,8 @@ class _Chain:
             contacts=contact_weights(self.strangers.edges, self.known, self.known),
             seed=self.strangers.seed,
         )
-        return choose_shrinkage(simulated)
+        # Who has events is no such user.
+        return choose_shrinkage(replace(one, cases=_without_events(one.cases)) for one in simulated)
 
     def fitted(self, shrinkage: Shrinkage) -> Fallbacks:
         features = self.week.history.at(self.week.start_us + MICROSECONDS_PER_WEEK, HALF_LIFE_DAYS)
@@ -179,6 +178,10 @@ class _Chain:
         if model is None or not model.better_than_prior:
             return np.zeros((len(users), len(place)), np.float32)
         return model.probabilities([attributes.get(user, {}) for user in users])
+
+
+def _without_events(cases: Mapping[str, ColdUsers]) -> dict[str, ColdUsers]:
+    return {case: users for case, users in cases.items() if case in ("social", "attributes")}
 
 
 def _taken(cold: ColdUsers, rows: Rows) -> ColdUsers:

@@ -21,7 +21,7 @@ from segflow.rankers.facts import Facts
 from segflow.tables.rankers import REASONS
 
 Score = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]]
-_OFTEN, _DUE, _AGAIN, _TOGETHER, _LIKE, _SEGMENT, _POPULAR, _PROFILE, _ = range(len(REASONS))
+_OFTEN, _DUE, _AGAIN, _TOGETHER, _LIKE, _SEGMENT, _POPULAR, _PROFILE, *_ = range(len(REASONS))
 OFTEN_DAYS = 3
 """Days with an item from which a user has it often."""
 

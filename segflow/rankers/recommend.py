@@ -6,18 +6,20 @@ scoring, what the rules add to scores (rules.py), how lists are re-ranked (reran
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from segflow.config import RecommendationConfig
 from segflow.errors import UserError
 from segflow.rankers.deltas import Grouped
 from segflow.rankers.facts import Facts
 from segflow.rankers.global_ranker import GlobalRanker
+from segflow.rankers.new_items import NewItems
 from segflow.rankers.reasons import reasons_of
 from segflow.rankers.reranking import cap_exposure, marginal_relevance_order, pool_size, unit_vectors
 from segflow.rankers.rules import Catalogue, Rules
@@ -67,19 +69,14 @@ class Lists:
 
     row: npt.NDArray[np.int64]  # position in the rows asked for
     rank: npt.NDArray[np.int32]  # 1 is best
-    item: npt.NDArray[np.int64]  # candidate
+    item: npt.NDArray[np.int64]  # position among the items that were scored
     score: npt.NDArray[np.float32]
 
-    def columns(self, users: Sequence[str], candidate_ids: Sequence[str]) -> dict[str, pa.Array]:
-        """Of `recommendations`: who, at which rank, which item, with which score. users: ids of the rows asked for."""
-        return {
-            "user_id": self.of_users(users),
-            "rank": pa.array(self.rank),
-            "item_id": pa.array(candidate_ids, pa.string()).take(pa.array(self.item)),
-            "score": pa.array(self.score.astype(np.float64)),
-        }
+    def where(self, chosen: npt.NDArray[np.bool_]) -> Lists:
+        """Only the ``chosen`` places, with the ranks they have."""
+        return Lists(self.row[chosen], self.rank[chosen], self.item[chosen], self.score[chosen])
 
-    def of_users(self, texts: Iterable[str]) -> pa.Array:
+    def of_users(self, texts: Sequence[str]) -> pa.Array:
         """What holds of each of the rows asked for, in each of its places."""
         return pa.array(texts, pa.string()).take(pa.array(self.row))
 
@@ -95,7 +92,7 @@ def make_lists(
     """The lists of ``rows`` as the settings want them.
 
     Args:
-        vectors: (C, d) text vectors of the candidates, by which diversity is told.
+        vectors: (C, d) text vectors of the items that are scored, by which diversity is told.
         had: row numbers -> the pairs the users had.
 
     Raises UserError when `recommendations.exposure` leaves too few places for the lists.
@@ -158,11 +155,15 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Shown:
-    """What people see of items and segments: the catalogue, text vectors (C, d) of the candidates, names of segments."""
+    """What people see of items and segments: the catalogue, names of segments, and which items that nobody had.
+
+    ``vectors`` are text vectors (C + N, d) of the candidates and of the ``new`` items.
+    """
 
     catalogue: Catalogue
     vectors: npt.NDArray[np.float32]
     segment_names: Mapping[str, str]
+    new: NewItems
 
 
 @dataclass(frozen=True)
@@ -188,18 +189,64 @@ def recommendation_rows(
         pairs, owner = examples.had.take(rows)
         return owner, examples.had.items[pairs]
 
-    lists = make_lists(score, np.arange(len(examples)), config, rules, shown.vectors, had)
-    facts = Facts.of(week, ranked.segment_of, shown.vectors)
-    reasons = reasons_of(facts, score, lists.row, lists.item, shown.catalogue.titles, shown.segment_names)
+    everybody, candidates = np.arange(len(examples)), len(week.candidate_ids)
+    lists = make_lists(shown.new.beside(score, rules.added), everybody, config, rules, shown.vectors, had)
+    facts = Facts.of(week, ranked.segment_of, shown.vectors[:candidates])
+    known, new = lists.where(lists.item < candidates), lists.where(lists.item >= candidates)
+    reasons = reasons_of(facts, score, known.row, known.item, shown.catalogue.titles, shown.segment_names)
     users = [str(user) for user in week.sequences.user_ids]
-    columns = lists.columns(users, week.candidate_ids) | {
-        "arm": lists.of_users(np.where(_own_ranker(ranked, len(users)), "segment", "global")),
-        "segment_id": lists.of_users(ranked.segment_of.get(user, "unassigned") for user in users),
-        "reason": reasons.code,
-        "reason_item": reasons.item,
-        "reason_text": reasons.text,
+    rows = list_rows(
+        lists,
+        week,
+        shown,
+        users=users,
+        arms=np.where(_own_ranker(ranked, len(users)), "segment", "global").tolist(),
+        segments=[ranked.segment_of.get(user, "unassigned") for user in users],
+        reasons=(reasons.code, reasons.item, reasons.text),
+        nearest=shown.new.nearest_had(examples.had, new.row, new.item - candidates),
+    )
+    return Recommended(rows, len(np.unique(lists.row)), reasons.explained)
+
+
+def list_rows(
+    lists: Lists,
+    week: RankingWeek,
+    shown: Shown,
+    *,
+    users: Sequence[str],
+    arms: Sequence[str],
+    segments: Sequence[str],
+    reasons: tuple[pa.Array, pa.Array, pa.Array],
+    nearest: npt.NDArray[np.int64],
+) -> pa.Table:
+    """Rows of `recommendations` without the week.
+
+    Args:
+        users, arms, segments: of the rows asked for.
+        reasons: code, item and text of each place that a candidate has.
+        nearest: of each place that a new item has, the candidate which the user knows it by; -1 for none.
+    """
+    known = lists.item < len(week.candidate_ids)
+    like = [week.candidate_ids[one] if one >= 0 else None for one in nearest]
+    words = [f"New, like {shown.catalogue.titles.get(one) or one}" if one else "New" for one in like]
+    # Reasons of candidates come first and those of new items behind them: back to the order of the lists.
+    order = pa.array(np.argsort(np.concatenate([np.flatnonzero(known), np.flatnonzero(~known)])))
+    code, item, text = (
+        pa.concat_arrays([of_known, pa.array(of_new, pa.string())]).take(order)
+        for of_known, of_new in zip(reasons, (["new"] * len(like), like, words), strict=True)
+    )
+    columns = {
+        "user_id": lists.of_users(users),
+        "rank": lists.rank,
+        "item_id": pa.array([*week.candidate_ids, *shown.new.item_ids], pa.string()).take(pa.array(lists.item)),
+        "score": lists.score.astype(np.float64),
+        "arm": pc.if_else(pa.array(known), lists.of_users(arms), "new item"),
+        "segment_id": lists.of_users(segments),
+        "reason": code,
+        "reason_item": item,
+        "reason_text": text,
     }
-    return Recommended(pa.table(columns), len(np.unique(lists.row)), reasons.explained)
+    return pa.table(columns)
 
 
 def _own_ranker(ranked: Ranked, users: int) -> npt.NDArray[np.bool_]:

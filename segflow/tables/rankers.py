@@ -34,8 +34,8 @@ CONTROL_RANKERS = model_table(
     Column("shares", "REAL[]", "how surely each of them belongs to it, 0 to 1"),
 )
 
-REASONS = ("often", "due", "again", "together", "like", "segment", "popular", "profile", "contacts")
-ARMS = ("global", "segment", *(f"cold: {step}" for step in ("segment", "content", "social", "popularity")))
+REASONS = ("often", "due", "again", "together", "like", "segment", "popular", "profile", "contacts", "new")
+ARMS = ("global", "segment", "new item", *(f"cold: {step}" for step in ("segment", "content", "social", "popularity")))
 
 RECOMMENDATIONS = Table(
     "recommendations",
@@ -46,7 +46,12 @@ RECOMMENDATIONS = Table(
         Column("rank", "INTEGER", "1 is best", minimum=1),
         Column("item_id", "VARCHAR", "item"),
         Column("score", "DOUBLE", "score of the arm with boosts, before re-ranking; comparable inside one user only"),
-        Column("arm", "VARCHAR", "ranker that scored; `cold`: a fallback, for users without events", values=ARMS),
+        Column(
+            "arm",
+            "VARCHAR",
+            "what scored: a ranker; `cold`: a fallback, for users without events; `new item`: texts",
+            values=ARMS,
+        ),
         Column("segment_id", "VARCHAR", "the user's segment"),
         Column("reason", "VARCHAR", "what holds of user and item and raised the score most", values=REASONS),
         Column("reason_item", "VARCHAR", "the item that the user had, which the reason names", nullable=True),

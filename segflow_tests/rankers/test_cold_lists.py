@@ -11,6 +11,8 @@ import pytest
 from segflow.config import BehaviorConfig, RecommendationConfig
 from segflow.rankers.cold_lists import Strangers, cold_rows
 from segflow.rankers.cold_start import HALF_LIFE_DAYS
+from segflow.rankers.new_items import NewItems
+from segflow.rankers.recommend import Shown
 from segflow.rankers.rules import Catalogue, rules_of
 from segflow.rankers.snapshot import RankingWeek
 from segflow.representation.behavior import fit_behavior_model
@@ -30,10 +32,15 @@ def week() -> RankingWeek:
     return RankingWeek.of(log, fit_behavior_model(log.before(SNAPSHOT), texts, small, seed=0), SNAPSHOT, CONFIG)
 
 
+def shown_of(week: RankingWeek) -> Shown:
+    texts = np.ones((ITEMS, 4), np.float32)
+    return Shown(Catalogue({}, {}), texts[week.history.candidates], {}, NewItems.of(week, texts, 0))
+
+
 def _rows(week: RankingWeek, strangers: Strangers, **settings: object) -> pa.Table:
     config = RecommendationConfig.model_validate({"count": 5, **settings})
-    rules = rules_of(config, Catalogue({item: item for item in week.candidate_ids}, {}), week.candidate_ids)
-    found = cold_rows(week, strangers, np.ones((len(week.candidate_ids), 4), np.float32), config, rules)
+    catalogue = Catalogue({item: item for item in week.candidate_ids}, {})
+    found = cold_rows(week, strangers, shown_of(week), config, rules_of(config, catalogue, week.candidate_ids))
     assert found is not None
     columns = [one for one in RECOMMENDATIONS.column_names if one != "week"]
     assert found.rows.column_names == columns
@@ -44,8 +51,7 @@ def _rows(week: RankingWeek, strangers: Strangers, **settings: object) -> pa.Tab
 def test_there_are_none_where_everybody_has_events(week: RankingWeek):
     known = {str(user): {"age": "30"} for user in week.sequences.user_ids}
     rules = rules_of(RecommendationConfig(), Catalogue({}, {}), week.candidate_ids)
-    vectors = np.ones((len(week.candidate_ids), 4), np.float32)
-    assert cold_rows(week, Strangers(known, NOBODY, {}, 0), vectors, RecommendationConfig(), rules) is None
+    assert cold_rows(week, Strangers(known, NOBODY, {}, 0), shown_of(week), RecommendationConfig(), rules) is None
 
 
 def test_who_is_known_by_attributes_alone_gets_what_is_popular(week: RankingWeek):

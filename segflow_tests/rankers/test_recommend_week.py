@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from segflow.config import BehaviorConfig, RecommendationConfig
+from segflow.rankers.cold_lists import Strangers, cold_rows
 from segflow.rankers.deltas import Grouped, Membership
 from segflow.rankers.facts import Facts
 from segflow.rankers.global_ranker import fit_global_ranker
+from segflow.rankers.new_items import NewItems
 from segflow.rankers.reasons import reasons_of
 from segflow.rankers.recommend import Ranked, Recommended, Shown, recommendation_rows
-from segflow.rankers.rules import Catalogue, rules_of
+from segflow.rankers.rules import Catalogue, Rules, rules_of
 from segflow.rankers.segment_rankers import train_deltas
 from segflow.rankers.snapshot import RankingWeek
 from segflow.representation.behavior import fit_behavior_model
@@ -29,14 +33,15 @@ START = SNAPSHOT  # the snapshot week; lists are for the week after it, the last
 CUT = START + WEEK
 QUICK = CONFIG.model_copy(update={"steps": 40})
 PLANTED = "planted"
+UNSEEN = (PLANTED, "unseen", "unsung")
 SEGMENTS = {f"u{user:03}": f"s{user % 2}" for user in range(USERS - 6)}
 NAMES = {"s0": "Early birds"}
 
 
 def _log(seed: int | None) -> EventSequences:
-    """The log with one more item in its catalogue. A seed: what comes after the cut is replaced, the item being in all of it."""
+    """The log with more items in its catalogue. A seed: what comes after the cut is replaced, one of them being in all of it."""
     log = make_log()
-    log = replace(log, item_ids=np.array([*log.item_ids, PLANTED]))
+    log = replace(log, item_ids=np.array([*log.item_ids, *UNSEEN]))
     if seed is None:
         return log
     items, later = log.items.copy(), log.times >= CUT
@@ -49,7 +54,8 @@ def _log(seed: int | None) -> EventSequences:
 def _texts() -> np.ndarray:
     rng = np.random.default_rng(1)
     kinds = rng.normal(size=(8, 8))
-    return (kinds[np.arange(ITEMS + 1) % 8] + 0.3 * rng.normal(size=(ITEMS + 1, 8))).astype(np.float32)
+    count = ITEMS + len(UNSEEN)
+    return (kinds[np.arange(count) % 8] + 0.3 * rng.normal(size=(count, 8))).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -75,9 +81,14 @@ class Fitted:
 
     def lists(self, **settings: object) -> Recommended:
         config = RecommendationConfig.model_validate(settings)
-        rules = rules_of(config, self.catalogue, self.week.candidate_ids)
-        shown = Shown(self.catalogue, self.vectors, NAMES)
+        shown, rules = self.shown(config)
         return recommendation_rows(self.week, self.ranked, shown, config, rules)
+
+    def shown(self, config: RecommendationConfig) -> tuple[Shown, Rules]:
+        new = NewItems.of(self.week, _texts(), config.new_items)
+        vectors = _texts()[[*self.week.history.candidates, *new.numbers]]
+        rules = rules_of(config, self.catalogue, (*self.week.candidate_ids, *new.item_ids))
+        return Shown(self.catalogue, vectors, NAMES, new), rules
 
     @property
     def vectors(self) -> np.ndarray:
@@ -226,3 +237,73 @@ def test_reasons_tell_most_of_what_moves_the_scores_of_items_the_user_had(lists:
     assert lists.explained["had"] > 0.3
     # Of new items nothing is learned here: they are drawn at random.
     assert 0 <= lists.explained["new"] <= 1
+
+
+NEW = {"count": 10, "new_items": 2, "boost": {"items": {"unseen": 3.0}}}
+
+
+def _near(fitted: Fitted, item: str) -> dict[str, float]:
+    """The ten candidates that are nearest to an item, and how near."""
+    texts = dict(zip(_log(None).item_ids, _texts() / np.linalg.norm(_texts(), axis=1, keepdims=True), strict=True))
+    near = {one: float(texts[one] @ texts[item]) for one in fitted.week.candidate_ids}
+    return dict(sorted(near.items(), key=lambda pair: -pair[1])[:10])
+
+
+def _scores(fitted: Fitted, user: int, boosts: dict[str, float]) -> dict[str, float]:
+    """Of candidates by the ranker, of the other items by the mean of what the candidates near them are worth."""
+    examples = fitted.week.after(only_with_targets=False)
+    found = fitted.ranked.ranker.score(examples, np.array([user]), fitted.ranked.grouped)[0].tolist()
+    scores = dict(zip(fitted.week.candidate_ids, found, strict=True))
+    for item in UNSEEN:
+        weight = {one: max(cosine, 0) ** 4 for one, cosine in _near(fitted, item).items()}
+        amount = sum(weight[one] * np.exp(scores[one]) for one in weight) / (sum(weight.values()) + 1)
+        scores[item] = np.log(amount) + np.log(boosts.get(item, 1))
+    return scores
+
+
+@pytest.mark.parametrize("settings", [NEW, NEW | {"exclude_seen": True, "exclude": {"items": ["unseen", "i03"]}}])
+def test_items_that_nobody_had_take_the_places_that_their_texts_earn(fitted: Fitted, settings: dict[str, Any]) -> None:
+    known = Known()
+    rows = fitted.lists(**settings).rows.to_pylist()
+    assert len(rows) == 10 * USERS
+    assert sum(row["item_id"] in UNSEEN for row in rows) > USERS / 4
+    for user in range(0, USERS, 5):
+        name, own = f"u{user:03}", rows[10 * user : 10 * user + 10]
+        scores = _scores(fitted, user, settings["boost"]["items"])
+        hidden = set(settings.get("exclude", {}).get("items", []))
+        hidden |= {item for item in scores if settings.get("exclude_seen") and name in known.had[item]}
+        left = sorted(scores.keys() - hidden, key=lambda item: -scores[item])
+        beyond = [item for item in left if item in UNSEEN][2:]
+        expected = [item for item in left if item not in beyond][:10]
+        assert [(row["user_id"], row["rank"], row["item_id"]) for row in own] == [
+            (name, place, item) for place, item in enumerate(expected, 1)
+        ]
+        for row in own:
+            assert (row["arm"] == "new item") == (row["reason"] == "new") == (row["item_id"] in UNSEEN)
+            if row["reason"] == "new":
+                near = _near(fitted, row["item_id"]).items()
+                like = next((one for one, cosine in near if cosine > 0 and name in known.had[one]), None)
+                assert row["reason_item"] == like
+                assert row["reason_text"] == (f"New, like Item {like}" if like else "New")
+
+
+def test_with_new_items_too_nothing_after_the_cut_changes_a_list(fitted: Fitted, otherwise: Fitted) -> None:
+    settings = NEW | {"diversity": 0.4, "exposure": 0.9}
+    rows = fitted.lists(**settings).rows
+    assert otherwise.lists(**settings).rows == rows
+    new = rows.filter(pa.compute.equal(rows["arm"], "new item")).to_pandas()
+    assert new.groupby("user_id").size().max() <= 2
+    assert (rows.to_pandas().groupby("user_id").size() == 10).all()
+
+
+def test_who_has_no_events_gets_no_more_new_items_than_others(fitted: Fitted) -> None:
+    config = RecommendationConfig.model_validate(NEW | {"boost": {"items": dict.fromkeys(UNSEEN, 1000.0)}})
+    ties = {"user_id": pa.string(), "other_id": pa.string(), "weight": pa.float64()}
+    strangers = Strangers({"new": {"age": "30"}}, pa.schema(ties.items()).empty_table(), {}, 0)
+    shown, rules = fitted.shown(config)
+    found = cold_rows(fitted.week, strangers, shown, config, rules)
+    assert found is not None
+    rows = found.rows.to_pydict()
+    assert set(rows["item_id"][:2]) < set(UNSEEN)
+    assert rows["arm"] == ["new item"] * 2 + ["cold: popularity"] * 8
+    assert rows["reason_text"] == ["New"] * 2 + ["Popular lately"] * 8

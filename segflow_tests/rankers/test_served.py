@@ -17,6 +17,7 @@ from segflow.errors import UserError
 from segflow.rankers.attributes import fit_attribute_model
 from segflow.rankers.cold_lists import Strangers, cold_rows, judged_steps
 from segflow.rankers.deltas import Grouped, Membership
+from segflow.rankers.new_items import NewItems
 from segflow.rankers.recommend import Ranked, Shown, recommendation_rows
 from segflow.rankers.requests import read_requests
 from segflow.rankers.rules import Catalogue, rules_of
@@ -71,6 +72,11 @@ def served(world: World, week: RankingWeek, grouped: Grouped) -> ServedRanker:
     return ServedRanker.of(week, world.ranker, count=COUNT, segments=SEGMENTS, grouped=grouped)
 
 
+def shown_of(week: RankingWeek) -> Shown:
+    texts = np.ones((ITEMS, 4), np.float32)
+    return Shown(CATALOGUE, texts[week.history.candidates], {}, NewItems.of(week, texts, 0))
+
+
 def ask(served: ServedRanker, *rows: dict[str, Any]) -> list[Answer]:
     return served.recommend(read_requests(rows))
 
@@ -84,10 +90,9 @@ def test_lists_are_those_of_the_batch_item_for_item(
 ) -> None:
     groups = zip(world.log.user_ids, grouped.membership.group.tolist(), strict=True)
     names = {str(user): SEGMENTS[group] for user, group in groups if group >= 0}
-    vectors = np.ones((len(week.candidate_ids), 4), np.float32)
-    ranked, shown = Ranked(world.ranker, grouped, names), Shown(CATALOGUE, vectors, {})
+    ranked = Ranked(world.ranker, grouped, names)
     rules = rules_of(RecommendationConfig(), CATALOGUE, week.candidate_ids)
-    batch = recommendation_rows(week, ranked, shown, RecommendationConfig(count=COUNT), rules).rows.to_pandas()
+    batch = recommendation_rows(week, ranked, shown_of(week), RecommendationConfig(count=COUNT), rules).rows.to_pandas()
     rows = [request_of(world, user, segment_id=names.get(str(world.log.user_ids[user]))) for user in range(USERS)]
     answers = ask(served, *rows)
     assert [answer["user_id"] for answer in answers] == batch["user_id"].unique().tolist()
@@ -104,8 +109,7 @@ def test_the_rules_of_the_lists_are_served_too(world: World, week: RankingWeek, 
     asked = {"count": COUNT, "exclude_seen": True, "exclude": {"items": [first]}, "boost": {"items": {second: 30.0}}}
     config = RecommendationConfig.model_validate(asked)
     rules = rules_of(config, CATALOGUE, week.candidate_ids)
-    shown = Shown(CATALOGUE, np.ones((len(week.candidate_ids), 4), np.float32), {})
-    batch = recommendation_rows(week, Ranked(world.ranker, None, {}), shown, config, rules).rows.to_pandas()
+    batch = recommendation_rows(week, Ranked(world.ranker, None, {}), shown_of(week), config, rules).rows.to_pandas()
     ServedRanker.of(week, world.ranker, count=COUNT, exclude_seen=True, added=rules.added).save(tmp_path)
     answers = ask(ServedRanker.load(tmp_path), *(request_of(world, user) for user in range(USERS)))
     assert [item for answer in answers for item in ids(answer)] == batch["item_id"].tolist()
@@ -122,7 +126,7 @@ def test_users_without_events_get_the_fallback_that_earned_its_place(
     strangers = Strangers(towns | {"new": {"town": "1"}, "nobody": {}}, EDGES.empty_table(), members, 0)
     config = RecommendationConfig(count=COUNT, boost={"items": {week.candidate_ids[0]: 1.3}})
     rules = rules_of(config, CATALOGUE, week.candidate_ids)
-    cold = cold_rows(week, strangers, np.ones((len(week.candidate_ids), 4), np.float32), config, rules)
+    cold = cold_rows(week, strangers, shown_of(week), config, rules)
     assert cold is not None
     batch = cold.rows.to_pandas().set_index("user_id")
     assert batch.loc["new", "arm"].unique().tolist() == ["cold: segment"]

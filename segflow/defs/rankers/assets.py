@@ -21,9 +21,9 @@ from segflow.defs.partitions import (
     for_week_segment,
 )
 from segflow.defs.reading import (
-    candidate_vectors,
     catalogue,
     global_ranker_of,
+    item_vectors,
     members_of,
     ranking_week,
     segment_groups,
@@ -195,18 +195,21 @@ def recommendations(step: Step) -> None:
     Users without events, known by attributes or ties alone, get a fallback.
     """
     from segflow.rankers.cold_lists import cold_rows
+    from segflow.rankers.new_items import NewItems
     from segflow.rankers.recommend import Ranked, Shown, recommendation_rows
     from segflow.rankers.rules import rules_of
 
     week, known, settings = ranking_week(step), catalogue(step), step.config.recommendations
-    rules = rules_of(settings, known, week.candidate_ids)
+    _, vectors = item_vectors(step)
+    new = NewItems.of(week, vectors, settings.new_items)
+    rules = rules_of(settings, known, (*week.candidate_ids, *new.item_ids))
     ranked = Ranked(global_ranker_of(step), segment_groups(step, week.sequences.user_ids), segments_of(step))
-    shown = Shown(known, candidate_vectors(step, week), segment_names(step))
+    shown = Shown(known, vectors[[*week.history.candidates, *new.numbers]], segment_names(step), new)
     found = recommendation_rows(week, ranked, shown, settings, rules)
     step.note(users=found.users, excluded_ids_that_are_no_items=rules.unknown)
     step.note(**{f"reasons_explain_{of}": share for of, share in found.explained.items()})
     rows = found.rows
-    cold = cold_rows(week, strangers(step), shown.vectors, settings, rules)
+    cold = cold_rows(week, strangers(step), shown, settings, rules)
     if cold is not None:
         step.note(users_without_events=cold.users, fallbacks=json.dumps([asdict(trial) for trial in cold.trials]))
         rows = pa.concat_tables([rows, cold.rows])

@@ -53,7 +53,7 @@ EVERYBODY = "global_extra"
     kinds=["pytorch"],
 )
 def global_ranker(step: Step) -> None:
-    """Learns on the weeks before the snapshot, stops early on the snapshot week, and never sees the test week."""
+    """Learns on the weeks before the snapshot, stops early on the snapshot week, ends with it, and never sees the test week."""
     from segflow.rankers.global_ranker import fit_global_ranker
 
     week, config = ranking_week(step), step.config.rankers

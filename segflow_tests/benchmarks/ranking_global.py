@@ -25,6 +25,7 @@ from segflow.representation.behavior import BehaviorModel, fit_behavior_model
 from segflow.representation.sequences import MICROSECONDS_PER_WEEK
 from segflow_tests.benchmarks.ranking_protocol import Protocol, Scores, Window, per_user
 
+OURS = "global ranker"
 _BLOCK = 512
 
 

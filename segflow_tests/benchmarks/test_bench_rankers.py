@@ -11,9 +11,9 @@ from segflow.config import RankerConfig
 from segflow.representation.sequences import MICROSECONDS_PER_DAY as DAY
 from segflow.representation.sequences import EventSequences
 from segflow_tests.benchmarks import ranking_classics
-from segflow_tests.benchmarks.bench_rankers import OURS, list_targets, of_training, segment_targets, targets
+from segflow_tests.benchmarks.bench_rankers import list_targets, of_training, segment_targets, targets
 from segflow_tests.benchmarks.ranking_classics import CLASSICS, Known, judge
-from segflow_tests.benchmarks.ranking_global import global_ranker
+from segflow_tests.benchmarks.ranking_global import OURS, global_ranker
 from segflow_tests.benchmarks.ranking_protocol import Log, Protocol, Window, compared, per_user
 from segflow_tests.benchmarks.recommend_job import Speed
 from segflow_tests.benchmarks.segment_speed import PLACEBOS, SegmentSpeed

@@ -257,19 +257,21 @@ def global_ranker_of(step: Step) -> GlobalRanker:
 
 def segment_groups(step: Step, user_ids: Iterable[str]) -> Grouped | None:
     """What segments add for `user_ids` in the step's week; nothing in a week without segments."""
-    from segflow.rankers.deltas import Deltas, Grouped, Membership
+    from segflow.rankers.deltas import Grouped, Membership
+    from segflow.rankers.segment_rankers import read_deltas
 
     members = members_of(step)
     rows = step.read(tables.SEGMENT_RANKERS, ["segment_id", "model"]).to_pylist() if members else []
     if not rows:
         return None
-    deltas = Deltas.stacked(Deltas.from_bytes(row["model"]) for row in rows)
+    deltas = read_deltas(row["model"] for row in rows)
     return Grouped(deltas, Membership.of(user_ids, [row["segment_id"] for row in rows], members))
 
 
 def control_groups(step: Step, user_ids: Iterable[str]) -> dict[str, Grouped]:
     """Control arm -> what its groups add for `user_ids`; none in a week without segments."""
-    from segflow.rankers.deltas import Deltas, Grouped, Membership
+    from segflow.rankers.deltas import Grouped, Membership
+    from segflow.rankers.segment_rankers import read_deltas
 
     arms: dict[str, list[dict[str, Any]]] = {}
     for row in step.read(tables.CONTROL_RANKERS).to_pylist() if members_of(step) else []:
@@ -281,6 +283,6 @@ def control_groups(step: Step, user_ids: Iterable[str]) -> dict[str, Grouped]:
             for row in rows
             for user, share in zip(row["users"], row["shares"], strict=True)
         }
-        deltas = Deltas.stacked(Deltas.from_bytes(row["model"]) for row in rows)
+        deltas = read_deltas(row["model"] for row in rows)
         found[arm] = Grouped(deltas, Membership.of(user_ids, [row["group_id"] for row in rows], members))
     return found

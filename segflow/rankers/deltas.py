@@ -1,28 +1,31 @@
 """Deltas: what groups of users add to the frozen scores of the global ranker.
 
-A delta is a low-rank change of the query that a user's state makes (LoRA, Hu et al. 2022), a bias for each item that is new to
-the user, other weights of the explore inputs, and other weights of the repeat head's hidden layer. It is added to scores
-that are computed once, so that no group runs the global network again. The deltas of G groups are stacked along the first
-dimension; a single group is a stack of one.
+Whatever they are made of, the deltas of G groups are tensors stacked along the first dimension; a single group is a stack of
+one. Those of the default method are a low-rank change of the query that a user's state makes (LoRA, Hu et al. 2022), a bias for
+each item that is new to the user, other weights of the explore inputs, and other weights of the repeat head's hidden layer. They
+are added to scores that are computed once, so that no group runs the global network again.
 
-Lives here: who belongs to which group, what a delta adds, and its bytes. Does not live here: training and gates.
+Lives here: who belongs to which group, what all deltas can do, and the default ones. Does not live here: deltas for which
+the network is run again (``own_networks``, ``local_ease``), training and gates (``segment_rankers``).
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor
 from torch.nn import functional
 
+from segflow.config import RankerConfig
+from segflow.rankers.examples import Examples, entries_of
 from segflow.rankers.global_ranker import Frozen
-from segflow.rankers.losses import entries_of
+from segflow.representation.checkpoints import pack, unpack
 
 
 @dataclass(frozen=True)
@@ -75,29 +78,92 @@ def taken(frozen: Frozen, rows: Tensor) -> Frozen:
         hidden=frozen.hidden[pairs],
         pair_row=pair_row,
         pair_item=frozen.pair_item[pairs],
+        network=frozen.network,
+        batch=lambda own: frozen.batch(rows[own]),
     )
 
 
 @dataclass(frozen=True)
-class Deltas:
-    """Deltas of G groups: S numbers in a state, W in an item vector, E explore inputs, H hidden units, C candidates."""
+class GroupDeltas(ABC):
+    """What each of G groups adds, by any method: every field is a tensor of G rows."""
 
-    down: Tensor  # (G, S, rank)
-    up: Tensor  # (G, rank, W)
-    bias: Tensor  # (G, C) for users who never had the item
-    explore: Tensor  # (G, E)
-    repeat: Tensor  # (G, H)
+    kind: ClassVar[str]
+    """Name of the class in stored bytes."""
+
     gate: Tensor  # (G,) 0: the global ranker as it is; 1: the full delta
 
     def __len__(self) -> int:
         return len(self.gate)
 
+    @classmethod
+    @abstractmethod
+    def nothing(cls, example: Frozen, training: Examples, config: RankerConfig, seed: int) -> Self:
+        """The stack of one group that adds nothing yet; every group starts from it."""
+
+    @abstractmethod
     def added(self, frozen: Frozen, item_vectors: Tensor, weights: Tensor) -> Tensor:
         """(B, C) the sum of what each group adds, times the (B, G) ``weights`` of the groups and their gates.
 
         Args:
             item_vectors: (C, W) of the global ranker.
         """
+
+    def copy(self) -> Self:
+        """The same numbers in tensors of their own."""
+        return type(self)(**{name: one.clone() for name, one in self._tensors().items()})
+
+    def only(self, group: int) -> Self:
+        """The stack of one group."""
+        return type(self)(**{name: one[group : group + 1] for name, one in self._tensors().items()})
+
+    @classmethod
+    def stacked(cls, parts: Iterable[Self]) -> Self:
+        """Several stacks one behind the other."""
+        parts = list(parts)
+        return cls(**{field.name: torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)})
+
+    def to_bytes(self) -> bytes:
+        """Safetensors of the stack, which say of what kind it is."""
+        return pack(self._tensors(), {"kind": self.kind})
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """The inverse of ``to_bytes``. Raises DamagedError for bytes that are cut, changed, or hold NaN."""
+        return cls(**unpack(data)[0])
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+@dataclass(frozen=True)
+class Deltas(GroupDeltas):
+    """Deltas of G groups: S numbers in a state, W in an item vector, E explore inputs, H hidden units, C candidates."""
+
+    kind: ClassVar[str] = "deltas"
+
+    down: Tensor  # (G, S, rank)
+    up: Tensor  # (G, rank, W)
+    bias: Tensor  # (G, C) for users who never had the item
+    explore: Tensor  # (G, E)
+    repeat: Tensor  # (G, H)
+
+    @classmethod
+    def nothing(cls, example: Frozen, training: Examples, config: RankerConfig, seed: int) -> Self:
+        """As of all deltas; the way down is drawn, so that the way up can learn from the first step on."""
+        candidates, width = example.network.item_vectors.shape
+        states = example.states.shape[1]
+        generator = torch.Generator().manual_seed(seed)
+        return cls(
+            down=torch.randn(1, states, config.delta_rank, generator=generator) / states**0.5,
+            up=torch.zeros(1, config.delta_rank, width),
+            bias=torch.zeros(1, candidates),
+            explore=torch.zeros(1, example.explore.shape[2]),
+            repeat=torch.zeros(1, example.hidden.shape[1]),
+            gate=torch.ones(1),
+        )
+
+    def added(self, frozen: Frozen, item_vectors: Tensor, weights: Tensor) -> Tensor:
+        """As of all deltas."""
         weights = weights * self.gate
         low = torch.einsum("bs,gsr,bg->bgr", frozen.states, self.down, weights).flatten(1)
         added = low @ (self.up @ item_vectors.T).flatten(0, 1) + weights @ self.bias
@@ -107,35 +173,12 @@ class Deltas:
         pair = frozen.pair_row * added.shape[1] + frozen.pair_item
         return added.flatten().index_add(0, pair, again).view_as(added)
 
-    def copy(self) -> Deltas:
-        """The same numbers in tensors of their own."""
-        return Deltas(*(getattr(self, field.name).clone() for field in fields(self)))
-
-    def only(self, group: int) -> Deltas:
-        """The stack of one group."""
-        return Deltas(*(getattr(self, field.name)[group : group + 1] for field in fields(self)))
-
-    @classmethod
-    def stacked(cls, parts: Iterable[Deltas]) -> Deltas:
-        """Several stacks one behind the other."""
-        parts = list(parts)
-        return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
-
-    def to_bytes(self) -> bytes:
-        """Safetensors of the stack."""
-        return save_tensors({field.name: getattr(self, field.name).contiguous() for field in fields(self)})
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Deltas:
-        """The inverse of ``to_bytes``."""
-        return cls(**load_tensors(data))
-
 
 @dataclass(frozen=True)
 class Grouped:
     """Deltas and who gets which: what ``GlobalRanker.score`` adds for each user."""
 
-    deltas: Deltas
+    deltas: GroupDeltas
     membership: Membership
 
     def added(self, frozen: Frozen, item_vectors: Tensor) -> Tensor:

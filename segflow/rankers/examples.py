@@ -40,6 +40,28 @@ class Batch:
     target_row: Tensor  # (T,)
     target_item: Tensor  # (T,)
 
+    def take(self, rows: Tensor) -> Batch:
+        """The examples ``rows`` alone."""
+        pair, pair_row = entries_of(rows, self.pair_row, len(self.states))
+        target, target_row = entries_of(rows, self.target_row, len(self.states))
+        return Batch(
+            states=self.states[rows],
+            context=self.context[rows],
+            inputs=self.inputs[rows],
+            pair_row=pair_row,
+            pair_item=self.pair_item[pair],
+            pair_values=self.pair_values[pair],
+            target_row=target_row,
+            target_item=self.target_item[target],
+        )
+
+
+def entries_of(rows: Tensor, owner: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Indices of the entries whose ``owner``, one of ``size`` rows, is among ``rows``, and its place there."""
+    place = torch.full((size,), -1).index_put((rows,), torch.arange(len(rows)))[owner]
+    found = torch.nonzero(place >= 0)[:, 0]
+    return found, place[found]
+
 
 @dataclass(frozen=True)
 class LazyScores:

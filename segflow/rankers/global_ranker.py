@@ -56,6 +56,8 @@ class Frozen(NamedTuple):
     hidden: Tensor  # (P, H) last hidden layer of the repeat head for each pair
     pair_row: Tensor  # (P,)
     pair_item: Tensor  # (P,)
+    network: RankerNetwork  # what scored them
+    batch: Callable[[Tensor], Batch]  # what the network read of those of the B users, for who runs it anew
 
 
 class Added(Protocol):
@@ -126,6 +128,8 @@ class GlobalRanker:
                 hidden=hidden,
                 pair_row=batch.pair_row,
                 pair_item=batch.pair_item,
+                network=self.network,
+                batch=batch.take,
             )
 
     def score(

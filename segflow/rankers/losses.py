@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from segflow.rankers.examples import Batch
+from segflow.rankers.examples import Batch, entries_of
 
 _MOST = 1e30  # stands for infinity where that would make a number undefined
 
@@ -57,13 +57,6 @@ class RowLosses:
         """
         losses: Tensor = _RowLosses.apply(scores, self._new, self._shares, self._row, self._item)
         return losses
-
-
-def entries_of(rows: Tensor, owner: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Indices of the entries whose ``owner``, one of ``size`` rows, is among ``rows``, and its place there."""
-    place = torch.full((size,), -1).index_put((rows,), torch.arange(len(rows)))[owner]
-    found = torch.nonzero(place >= 0)[:, 0]
-    return found, place[found]
 
 
 class _RowLosses(torch.autograd.Function):

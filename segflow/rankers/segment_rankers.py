@@ -13,14 +13,16 @@ ranker: the smallest that is within one standard error of the best (Breiman et a
 more than one standard error, and then shrunk by n / (n + gate_users) as a group mean is. The idea is that of GLSLIM
 (Christakopoulou & Karypis 2016), where a user's own weight of the local model is learned.
 
-Lives here: training and gates. Does not live here: what a delta is, and who belongs to which segment.
+All methods go this way: they differ in what a delta is, and in which parts of it are learned in the steps or counted before.
+
+Lives here: the methods, training and gates. Does not live here: what a delta is, and who belongs to which segment.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -29,21 +31,37 @@ from torch import Tensor
 
 from segflow.config import RankerConfig
 from segflow.config.rankers import SegmentMethod
-from segflow.rankers.deltas import Deltas, Membership, taken
+from segflow.errors import UserError
+from segflow.rankers.deltas import Deltas, GroupDeltas, Membership, taken
 from segflow.rankers.examples import Examples
 from segflow.rankers.global_ranker import Frozen, learning_rate_at
+from segflow.rankers.local_ease import LocalEase, local_ease
 from segflow.rankers.losses import RowLosses
+from segflow.rankers.own_networks import OwnNetwork, SegmentInput
 from segflow.rankers.take_up import TakeUp, take_up
+from segflow.representation.checkpoints import DamagedError, unpack
 
 GATES = (0.0, 0.25, 0.5, 0.75, 1.0)
-METHODS: Mapping[SegmentMethod, tuple[str, ...]] = {
-    "deltas": ("down", "up", "bias", "explore", "repeat"),
-    "last_layer": ("bias", "explore", "repeat"),
-    "bias": ("bias",),
-    "weights": ("explore", "repeat"),
-}
-"""Which parts of a delta are learned."""
 
+
+class Method(NamedTuple):
+    """What the deltas of a method are, and which parts of them are not left at nothing."""
+
+    kind: type[GroupDeltas]
+    parts: tuple[str, ...]
+
+
+METHODS: Mapping[SegmentMethod, Method] = {
+    "deltas": Method(Deltas, ("down", "up", "bias", "explore", "repeat")),
+    "last_layer": Method(Deltas, ("bias", "explore", "repeat")),
+    "bias": Method(Deltas, ("bias",)),
+    "weights": Method(Deltas, ("explore", "repeat")),
+    "full": Method(OwnNetwork, ("change",)),
+    "feature": Method(SegmentInput, ("query", "explore", "repeat")),
+    "ease": Method(LocalEase, ("more",)),
+}
+_KINDS = {method.kind.kind: method.kind for method in METHODS.values()}
+_MEND = "materialize segment_rankers of all segments, and control_rankers, again"
 _BLOCK = 512
 
 
@@ -67,7 +85,7 @@ def fit_segment_rankers(
     arms: Sequence[Membership],
     config: RankerConfig,
     seed: int,
-) -> list[Deltas]:
+) -> list[GroupDeltas]:
     """The deltas of each arm's groups: learned on ``training``, gated by what they gain on ``validation``."""
     trained = train_deltas(ranker, training, arms, config, seed)
     return gated(ranker, trained, training, validation, arms, config)
@@ -80,26 +98,40 @@ def train_deltas(
     config: RankerConfig,
     seed: int,
     free: Sequence[str] | None = None,
-) -> list[Deltas]:
+) -> list[GroupDeltas]:
     """The deltas of each arm's groups, with gates of one. A group without an example keeps a delta that adds nothing.
 
     free: the parts of a delta that are learned, those of ``rankers.segment_method`` by default; the others add nothing.
     """
-    start = _nothing(ranker, training, config, seed)
+    kind, parts = METHODS[config.segment_method]
+    parts = parts if free is None else tuple(free)
+    start = kind.nothing(ranker.frozen(training, np.arange(1)), training, config, seed)
     deltas = [[start.copy() for _ in range(arm.groups)] for arm in arms]
     groups = [
         (one, torch.where(arm.group == code, arm.share, 0.0))
         for arm, of_arm in zip(arms, deltas, strict=True)
         for code, one in enumerate(of_arm)
     ]
-    learned = METHODS[config.segment_method] if free is None else free
-    if "bias" in learned:
-        biases = _item_biases(ranker, training, [share for _, share in groups], config.bias_prior)
-        for (one, _), bias in zip(groups, biases, strict=True):
-            one.bias.copy_(bias)
-    weights = [getattr(one, name).requires_grad_() for one, _ in groups for name in learned if name != "bias"]
-    if not weights:
-        return [Deltas.stacked(of_arm) for of_arm in deltas]
+    for name in parts:
+        if name in _COUNTED:
+            found = _COUNTED[name](ranker, training, [share for _, share in groups], config)
+            for (one, _), values in zip(groups, found, strict=True):
+                getattr(one, name).copy_(values)
+    weights = [getattr(one, name).requires_grad_() for one, _ in groups for name in parts if name not in _COUNTED]
+    if weights:
+        _descend(ranker, training, groups, weights, config, seed)
+    return [kind.stacked(of_arm) for of_arm in deltas]
+
+
+def _descend(
+    ranker: Freezes,
+    training: Examples,
+    groups: Sequence[tuple[GroupDeltas, Tensor]],
+    weights: list[Tensor],
+    config: RankerConfig,
+    seed: int,
+) -> None:
+    """Learn the ``weights`` of all ``groups``, with (U,) how surely each user belongs to them, in the same steps."""
     optimizer = torch.optim.AdamW(weights, lr=config.delta_learning_rate, weight_decay=config.delta_weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_at(step, config.delta_steps))
     for rows in _slots(len(training), config, seed):
@@ -115,19 +147,44 @@ def train_deltas(
         schedule.step()
     for weight in weights:
         weight.requires_grad_(False)
-    return [Deltas.stacked(of_arm) for of_arm in deltas]
 
 
-def _item_biases(ranker: Freezes, training: Examples, shares: Sequence[Tensor], prior: float) -> Tensor:
+def _item_biases(ranker: Freezes, training: Examples, shares: Sequence[Tensor], config: RankerConfig) -> Tensor:
     """(G, C) of the groups with (U,) ``shares`` of each user, shrunk to the ratio of everybody."""
     everybody = torch.ones_like(shares[0])
     found = take_up(training, lambda rows: ranker.frozen(training, rows).scores, [everybody, *shares])
     everybodys, groups = (TakeUp(found.seen[part], found.expected[part]) for part in (slice(1), slice(1, None)))
-    return groups.bias(prior, everybodys.bias(prior).exp())
+    return groups.bias(config.bias_prior, everybodys.bias(config.bias_prior).exp())
+
+
+def _local_ease(
+    ranker: Freezes, training: Examples, shares: Sequence[Tensor], config: RankerConfig
+) -> Iterator[Tensor]:
+    return local_ease(training, shares, config)
+
+
+_COUNTED: Mapping[str, Callable[[Freezes, Examples, Sequence[Tensor], RankerConfig], Iterable[Tensor]]] = {
+    "bias": _item_biases,
+    "more": _local_ease,
+}
+"""Parts that are counted before the steps: of the (U,) shares of each group."""
+
+
+def read_deltas(stored: Iterable[bytes]) -> GroupDeltas:
+    """The stack of stored stacks, one behind the other. Raises UserError if one is damaged or they are of two kinds."""
+    try:
+        found = [unpack(data) for data in stored]
+    except DamagedError as error:
+        raise UserError(f"segment rankers: a stored model {error}; {_MEND}") from error
+    kinds = {values["kind"] for _, values in found}
+    if len(kinds) > 1:
+        raise UserError(f"segment rankers: stored by different methods ({', '.join(sorted(kinds))}); {_MEND}")
+    (kind,) = (_KINDS[name] for name in kinds)
+    return kind.stacked(kind(**tensors) for tensors, _ in found)
 
 
 def _mean_loss(
-    ranker: Freezes, delta: Deltas, frozen: Frozen, losses: RowLosses, share: Tensor, new_weight: float
+    ranker: Freezes, delta: GroupDeltas, frozen: Frozen, losses: RowLosses, share: Tensor, new_weight: float
 ) -> Tensor:
     """The mean over a group's users, weighted by how surely they belong; the delta is learned at full strength."""
     scores = frozen.scores + delta.added(frozen, ranker.item_vectors, torch.ones(len(frozen.users), 1))
@@ -138,12 +195,12 @@ def _mean_loss(
 
 def gated(
     ranker: Freezes,
-    deltas: Sequence[Deltas],
+    deltas: Sequence[GroupDeltas],
     training: Examples,
     validation: Examples,
     arms: Sequence[Membership],
     config: RankerConfig,
-) -> list[Deltas]:
+) -> list[GroupDeltas]:
     """The same deltas with the gates that ``validation`` chooses, shrunk by the number of users in ``training``."""
     losses: list[list[Tensor]] = [[] for _ in arms]
     for start in range(0, len(validation), _BLOCK):
@@ -181,18 +238,3 @@ def _slots(examples: int, config: RankerConfig, seed: int) -> Iterator[npt.NDArr
         for rows in np.array_split(rng.permutation(examples), len(part)):
             if len(rows):
                 yield np.sort(rows)
-
-
-def _nothing(ranker: Freezes, training: Examples, config: RankerConfig, seed: int) -> Deltas:
-    """The delta that adds nothing yet, the same start for every group."""
-    candidates, width = ranker.item_vectors.shape
-    example = ranker.frozen(training, np.arange(1))
-    states = example.states.shape[1]
-    return Deltas(
-        down=torch.randn(1, states, config.delta_rank, generator=torch.Generator().manual_seed(seed)) / states**0.5,
-        up=torch.zeros(1, config.delta_rank, width),
-        bias=torch.zeros(1, candidates),
-        explore=torch.zeros(1, example.explore.shape[2]),
-        repeat=torch.zeros(1, example.hidden.shape[1]),
-        gate=torch.ones(1),
-    )

@@ -36,12 +36,13 @@ from segflow.rankers.cold_start import (
     known_days,
     log_scores,
 )
-from segflow.rankers.deltas import Deltas, Grouped
+from segflow.rankers.deltas import GroupDeltas, Grouped
 from segflow.rankers.examples import Examples
 from segflow.rankers.features import ItemHistory, Pairs
 from segflow.rankers.global_ranker import Frozen, GlobalRanker
 from segflow.rankers.requests import Asked, Catalogue, Request, asked, sequence_of
 from segflow.rankers.scorers import FittedScorers
+from segflow.rankers.segment_rankers import read_deltas
 from segflow.rankers.snapshot import RankingWeek
 from segflow.rankers.top import top_items
 from segflow.representation.behavior import BehaviorModel
@@ -53,7 +54,7 @@ from segflow.segments.threads import one_thread
 Variant = Literal["full", "int8"]
 
 MANIFEST = "manifest.json"
-_FORMAT = 1
+_FORMAT = 2
 _BACKBONE, _RANKER, _SCORERS, _FALLBACKS, _DELTAS = (
     f"{name}.safetensors" for name in ("behavior_model", "global_ranker", "scorers", "fallbacks", "deltas")
 )
@@ -86,7 +87,7 @@ class Answer(TypedDict):
 class _Blend:
     """Deltas added to a user's scores by the user's (1, G) shares in the groups."""
 
-    deltas: Deltas
+    deltas: GroupDeltas
     shares: Tensor
 
     def added(self, frozen: Frozen, item_vectors: Tensor) -> Tensor:
@@ -122,7 +123,7 @@ class ServedRanker:
     excluded: tuple[str, ...] = ()
     boosts: Mapping[str, float] = field(default_factory=dict)
     segments: tuple[str, ...] = ()
-    deltas: Deltas | None = None
+    deltas: GroupDeltas | None = None
 
     def recommend(self, requests: Sequence[Request]) -> list[Answer]:
         """A list for each request. Raises UserError that names the request with a segment that the bundle does not know.
@@ -287,7 +288,7 @@ class ServedRanker:
             ranker=GlobalRanker.from_bytes(_whole(parts[_RANKER])),
             scorers=FittedScorers.from_tensors(unpack(_whole(parts[_SCORERS]))[0]),
             fallbacks=Fallbacks.from_bytes(parts[_FALLBACKS]),
-            deltas=Deltas.from_bytes(parts[_DELTAS]) if _DELTAS in parts else None,
+            deltas=read_deltas([parts[_DELTAS]]) if _DELTAS in parts else None,
             **values,
         )
 

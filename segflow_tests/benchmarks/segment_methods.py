@@ -17,13 +17,15 @@ import torch
 from torch import Tensor
 
 from segflow.config import RankerConfig
+from segflow.config.rankers import SegmentMethod
 from segflow.evaluation.metrics import ranking_metrics
-from segflow.rankers.deltas import Deltas, Membership
+from segflow.rankers.deltas import GroupDeltas, Membership
 from segflow.rankers.examples import Examples
 from segflow.rankers.features import Pairs
-from segflow.rankers.global_ranker import Frozen, GlobalRanker, learning_rate_at
-from segflow.rankers.losses import RowLosses
-from segflow.rankers.segment_rankers import GATES, choose_gate, gated, train_deltas
+from segflow.rankers.global_ranker import Frozen, GlobalRanker
+from segflow.rankers.local_ease import had_before, local_ease
+from segflow.rankers.scorers.cooccurrence import solve_ease
+from segflow.rankers.segment_rankers import fit_segment_rankers, gated, train_deltas
 
 PLACEBOS = 5
 SEED = 0
@@ -38,6 +40,7 @@ class Kept:
 
     def __init__(self, ranker: GlobalRanker, parts: Sequence[Examples]) -> None:
         self.item_vectors = ranker.item_vectors
+        self._network = ranker.network
         self._parts = {id(part): _halved(ranker, part) for part in parts}
 
     def frozen(self, examples: Examples, rows: npt.NDArray[np.int64]) -> Frozen:
@@ -52,6 +55,8 @@ class Kept:
             hidden=whole["hidden"][pair].float(),
             pair_row=torch.from_numpy(pair_row),
             pair_item=torch.from_numpy(pairs.items[pair]),
+            network=self._network,
+            batch=lambda own: examples.batch(rows[own.numpy()]),
         )
 
 
@@ -78,7 +83,6 @@ class Case:
     training: Examples
     validation: Examples
     test: Examples
-    had: Pairs  # of all users, before the snapshot
     config: RankerConfig
 
     def ndcg(self, added: Added | None) -> npt.NDArray[np.float64]:
@@ -122,15 +126,15 @@ def arms_of(segments: Arm) -> dict[str, Arm]:
 Method = Callable[[Case, Sequence[Arm]], list[Added]]
 
 
-def deltas(free: Sequence[str] | None, soft: bool, case: Case, arms: Sequence[Arm]) -> list[Added]:
-    """Gated deltas with only the parts ``free``; ``soft``: mixed by all probabilities, else by that of the own group."""
+def of_product(method: SegmentMethod, soft: bool, case: Case, arms: Sequence[Arm]) -> list[Added]:
+    """``rankers.segment_method``; ``soft``: mixed by all probabilities, else by that of the own group."""
+    config = case.config.model_copy(update={"segment_method": method})
     members = [arm.membership for arm in arms]
-    trained = train_deltas(case.ranker, case.training, members, case.config, SEED, free)
-    found = gated(case.ranker, trained, case.training, case.validation, members, case.config)
+    found = fit_segment_rankers(case.ranker, case.training, case.validation, members, config, SEED)
     return [_of_deltas(case, one, arm, soft) for one, arm in zip(found, arms, strict=True)]
 
 
-def _of_deltas(case: Case, found: Deltas, arm: Arm, soft: bool) -> Added:
+def _of_deltas(case: Case, found: GroupDeltas, arm: Arm, soft: bool) -> Added:
     parts = []
     for rows in blocks(len(case.test)):
         frozen = case.ranker.frozen(case.test, rows)
@@ -143,7 +147,7 @@ def _of_deltas(case: Case, found: Deltas, arm: Arm, soft: bool) -> Added:
 class _Shifted:
     """A ranker whose frozen scores hold what everybody's delta adds."""
 
-    def __init__(self, ranker: Kept, everybody: Deltas) -> None:
+    def __init__(self, ranker: Kept, everybody: GroupDeltas) -> None:
         self._ranker, self._everybody, self.item_vectors = ranker, everybody, ranker.item_vectors
 
     def frozen(self, examples: Examples, rows: npt.NDArray[np.int64]) -> Frozen:
@@ -160,101 +164,35 @@ def hierarchical(case: Case, arms: Sequence[Arm]) -> list[Added]:
     (shared,) = gated(case.ranker, [shared], case.training, case.validation, [everybody], case.config)
     above = replace(case, ranker=_Shifted(case.ranker, shared))
     base = _of_deltas(case, shared, Arm(np.ones((len(everybody.group), 1), np.float32)), soft=False)
-    return [base + own for own in deltas(None, False, above, arms)]
+    return [base + own for own in of_product("deltas", False, above, arms)]
 
 
-def local_ease(regularization: float, rounds: int, case: Case, arms: Sequence[Arm]) -> list[Added]:
-    """EASE of each group's users in place of everybody's; users go to the group that explains them best, and again.
-
-    Source: GLSLIM (Christakopoulou & Karypis 2016), with EASE (Steck 2019) for SLIM. How much of the difference to
-    everybody's EASE is added is chosen on the snapshot week, like a gate.
-    """
-    users = len(arms[0].probability)
-    had = case.had.dense(np.arange(users), case.training.candidates, np.float32(1))
-    common = _ease(had, regularization)
+def moved_ease(rounds: int, case: Case, arms: Sequence[Arm]) -> list[Added]:
+    """`ease` of users who go to the group whose weights explain best what they had, and of that again (GLSLIM)."""
+    had = had_before(case.training).toarray()
+    common = had @ solve_ease(had.T @ had, case.config.cooccurrence_regularization)
     found = []
     for arm in arms:
-        group = arm.membership.group.numpy().copy()
-        groups = arm.probability.shape[1]
-        for number in range(rounds + 1):
-            local = [_ease(had[group == code], regularization) for code in range(groups)]
-            if number < rounds and groups > 1:
-                misses = np.stack([((had - had @ weights) ** 2).sum(1) for weights in local])
-                group = np.where(group >= 0, misses.argmin(0), -1)
-        found.append(_gated_ease(case, common, local, group))
-    return found
-
-
-def _ease(had: npt.NDArray[np.float32], regularization: float) -> npt.NDArray[np.float32]:
-    gram = had.T @ had
-    gram[np.diag_indices(len(gram))] += np.float32(regularization)
-    precision = np.linalg.inv(gram)
-    weights = (-precision / np.diag(precision)).astype(np.float32)
-    np.fill_diagonal(weights, 0)
-    return weights
-
-
-def _gated_ease(
-    case: Case,
-    common: npt.NDArray[np.float32],
-    local: Sequence[npt.NDArray[np.float32]],
-    group: npt.NDArray[np.int64],
-) -> Added:
-    def difference(part: Examples) -> Tensor:
-        had = part.had.dense(np.arange(len(part)), part.candidates, np.float32(1))
-        out = np.zeros_like(had)
-        for code, weights in enumerate(local):
-            own = group[part.users] == code
-            out[own] = had[own] @ (weights - common)
-        return torch.from_numpy(3 * np.where(had > 0, 0, out).astype(np.float32))
-
-    added, losses = difference(case.validation), []
-    for rows in blocks(len(case.validation)):
-        frozen = case.ranker.frozen(case.validation, rows)
-        judge = RowLosses.of(case.validation.batch(rows), case.validation.candidates)
-        of_gate = torch.stack([judge(frozen.scores + gate * added[rows]) for gate in GATES])
-        losses.append(of_gate @ of_gate.new_tensor([1.0, case.config.new_item_weight]))
-    return choose_gate(-torch.cat(losses, dim=1).T) * difference(case.test).numpy()
-
-
-def segment_feature(rank: int, case: Case, arms: Sequence[Arm]) -> list[Added]:
-    """One model for everybody that is told the segment: a vector of each segment points at items by weights that all share."""
-    found = []
-    for arm in arms:
-        number, width = arm.probability.shape[1], case.ranker.item_vectors.shape[1]
-        generator = torch.Generator().manual_seed(SEED)
-        of_segment = (torch.randn(number, rank, generator=generator) / rank**0.5).requires_grad_()
-        shared = torch.zeros(rank, width, requires_grad=True)
-        bias = torch.zeros(case.training.candidates, requires_grad=True)
-        chance = torch.from_numpy(arm.probability)
-        config = case.config
-        optimizer = torch.optim.AdamW(
-            [of_segment, shared, bias], lr=config.delta_learning_rate, weight_decay=config.delta_weight_decay
-        )
-        rng = np.random.default_rng(SEED)
-        order = np.concatenate([rng.permutation(len(case.training)) for _ in range(config.delta_passes)])
-        for step, rows in enumerate(np.array_split(order, config.delta_steps)):
-            frozen = case.ranker.frozen(case.training, rows)
-            judge = RowLosses.of(case.training.batch(rows), case.training.candidates)
-            added = chance[frozen.users] @ of_segment @ shared @ case.ranker.item_vectors.T + bias
-            means = judge(frozen.scores + added).sum(0) / judge.asked.sum(0).clamp(min=1)
-            optimizer.zero_grad()
-            (means @ means.new_tensor([1.0, config.new_item_weight])).backward()
-            for group in optimizer.param_groups:
-                group["lr"] = config.delta_learning_rate * learning_rate_at(step, config.delta_steps)
-            optimizer.step()
-        with torch.no_grad():
-            added = chance[case.test.users] @ of_segment @ shared @ case.ranker.item_vectors.T + bias
-        found.append(added.numpy())
+        start, groups = arm.membership.group.numpy(), arm.probability.shape[1]
+        group, movable = start.copy(), np.flatnonzero(had.any(1) & (start[: len(had)] >= 0))
+        for _ in range(rounds if groups > 1 else 0):
+            shares = [torch.from_numpy((group == code).astype(np.float32)) for code in range(groups)]
+            local = local_ease(case.training, shares, case.config)
+            misses = np.stack([((had - common - had @ more.numpy()) ** 2).sum(1) for more in local])
+            group[movable] = misses[:, movable].argmin(0)
+        moved = Arm((group[:, None] == np.arange(groups)).astype(np.float32))
+        found.extend(of_product("ease", False, case, [moved]))
     return found
 
 
 METHODS: Mapping[str, Method] = {
-    "low-rank deltas, mixed by membership": partial(deltas, None, True),
+    "low-rank deltas, mixed by membership": partial(of_product, "deltas", True),
     "low-rank deltas over everybody's": hierarchical,
-    "mixing weights": partial(deltas, ("explore", "repeat"), False),
-    "last layer": partial(deltas, ("bias", "explore", "repeat"), False),
-    "item biases": partial(deltas, ("bias",), True),
-    "local EASE, re-assigned": partial(local_ease, 300.0, 2),
-    "segment as a feature": partial(segment_feature, 4),
+    "mixing weights": partial(of_product, "weights", False),
+    "last layer": partial(of_product, "last_layer", False),
+    "item biases": partial(of_product, "bias", True),
+    "all weights": partial(of_product, "full", False),
+    "segment as a feature": partial(of_product, "feature", False),
+    "local EASE": partial(of_product, "ease", False),
+    "local EASE, re-assigned": partial(moved_ease, 2),
 }

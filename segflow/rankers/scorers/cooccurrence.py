@@ -26,11 +26,16 @@ def ease_weights(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """``fit_cooccurrence`` without the zeros: the n items that take part, ascending, and their (n, n) weights."""
     chosen, gram = _gram(features, limit, counts)
-    gram[np.diag_indices(len(chosen))] += np.float32(regularization)
-    precision = np.linalg.inv(gram)
-    small = (-precision / np.diag(precision)).astype(np.float32, copy=False)
-    np.fill_diagonal(small, 0)
-    return chosen, small
+    return chosen, solve_ease(gram, regularization)
+
+
+def solve_ease(gram: npt.NDArray[np.float32], regularization: float) -> npt.NDArray[np.float32]:
+    """(n, n) EASE weights from how many users had each two of n items."""
+    ridge = gram + np.diag(np.full(len(gram), regularization, np.float32))
+    precision = np.linalg.inv(ridge)
+    weights: npt.NDArray[np.float32] = (-precision / np.diag(precision)).astype(np.float32, copy=False)
+    np.fill_diagonal(weights, 0)
+    return weights
 
 
 def fit_item_neighbours(features: Features, neighbours: int, shrinkage: float, limit: int) -> npt.NDArray[np.float32]:

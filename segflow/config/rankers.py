@@ -60,7 +60,7 @@ class RankerConfig(Section):
     delta_steps: int = Field(60, ge=1, description="training steps of all segments and control groups together")
     delta_passes: int = Field(2, ge=1, description="times that these steps go through all training examples")
     delta_learning_rate: float = Field(
-        0.002, gt=0, le=1, description="learning rate of a segment's delta; `full` bears ten times as much"
+        0.002, gt=0, le=1, description="learning rate of a segment's delta; `full` may need ten times as much"
     )
     delta_weight_decay: float = Field(
         0.1, ge=0, description="weight decay of a segment's delta: toward the global ranker"

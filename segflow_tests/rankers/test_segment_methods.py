@@ -18,7 +18,7 @@ from segflow.rankers.examples import training_cuts
 from segflow.rankers.global_ranker import ranking_loss
 from segflow.rankers.local_ease import had_before, local_ease
 from segflow.rankers.scorers import COOCCURRENCE
-from segflow.rankers.segment_rankers import METHODS, fit_segment_rankers, read_deltas, train_deltas
+from segflow.rankers.segment_rankers import fit_segment_rankers, read_deltas, train_deltas
 from segflow.rankers.served import ServedRanker
 from segflow.rankers.snapshot import RankingWeek
 from segflow_tests.rankers.conftest import CONFIG, SNAPSHOT, USERS, World
@@ -76,15 +76,15 @@ def test_scores_are_the_global_rankers_where_a_gate_is_shut_or_a_user_in_no_grou
     np.testing.assert_allclose(scores, base + used * (whole - base), atol=1e-4)
 
 
-def test_a_group_without_users_adds_nothing(world: World, method: SegmentMethod) -> None:
-    (found,) = train(world, method, Membership.certain(np.where(THIRDS == 1, -1, THIRDS)))
-    empty = Grouped(found.only(1), Membership.certain(np.zeros(USERS, int)))
+def test_a_group_that_nobody_taught_stays_global(world: World, method: SegmentMethod) -> None:
+    config = FAST.model_copy(update={"segment_method": method})
+    arm = Membership.certain(np.where(THIRDS == 1, -1, THIRDS))
+    (found,) = fit_segment_rankers(world.ranker, world.training, world.validation, [arm], config, seed=0)
     rows = np.arange(20)
-    base = world.ranker.score(world.test, rows)
-    if "bias" in METHODS[method].parts:
-        # A counted bias without a count is everybody's.
-        empty.deltas.bias.zero_()
-    np.testing.assert_allclose(world.ranker.score(world.test, rows, empty), base, atol=1e-5)
+    own = Grouped(found.only(1), Membership.certain(np.zeros(USERS, int)))
+    np.testing.assert_allclose(
+        world.ranker.score(world.test, rows, own), world.ranker.score(world.test, rows), atol=1e-5
+    )
 
 
 def test_stored_groups_are_read_without_knowing_the_method(trained: GroupDeltas) -> None:
@@ -174,7 +174,8 @@ def test_a_segment_feature_is_an_input_that_is_one_for_its_users(world: World) -
 
 def test_local_ease_is_that_of_plain_ridge_regressions(world: World) -> None:
     ridge, shares = CONFIG.cooccurrence_regularization, torch.linspace(0.2, 1, USERS) * torch.from_numpy(HALVES)
-    (found,) = local_ease(world.training, [shares], CONFIG)
+    found, nobody = local_ease(world.training, [shares, torch.zeros(USERS)], CONFIG)
+    assert not nobody.any()
     had = had_before(world.training).toarray().astype(float)
     for item in range(0, had.shape[1], 7):
         rest = np.delete(np.arange(had.shape[1]), item)

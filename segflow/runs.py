@@ -2,18 +2,23 @@
 each other.
 
 Training runs one thread per process: on two cores, two processes do in the time of one what two threads do in twice that.
+A week is always worked on by the same process, which still has what its ranker learned from when its report is due.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
 from datetime import date, timedelta
 from functools import partial
+from typing import TypeVar
 
 from segflow.errors import UserError
+
+Result = TypeVar("Result")
 
 
 def run(weeks: Sequence[date] | None, count: int, force: bool, rewrite_history: bool = False) -> None:
@@ -34,37 +39,54 @@ def run(weeks: Sequence[date] | None, count: int, force: bool, rewrite_history: 
     from segflow.definitions import defs
     from segflow.defs.runner import open_runner
 
-    with open_runner(defs, say, force, rewrite_history) as runner:
+    with (
+        open_runner(defs, say, force, rewrite_history) as runner,
+        open_workers(config.compute.processes) as workers,
+    ):
+
+        def side_by_side(stage: str) -> None:
+            stale = [week for week in chosen if runner.is_stale(stage, week)]
+            say(f"— {stage} of {len(stale)} of {len(chosen)} weeks, {config.compute.processes} side by side —")
+            mistakes = workers.each(partial(_stage, stage, began, force), stale)
+            if found := [mistake for mistake in mistakes if mistake]:
+                raise UserError("; ".join(found))
+            runner.refresh()
+
         runner.catalogue()
         runner.days(config.calendar.start, config.calendar.last_day + timedelta(days=1))
-        _side_by_side("models", runner.is_stale, chosen, began, force, config.compute.processes)
+        side_by_side("models")
         for week in chosen:
             say(f"— segments of week {week} —")
             runner.segments(week)
-        _side_by_side("report", runner.is_stale, chosen, began, force, config.compute.processes)
+        side_by_side("report")
 
 
 def _say(began: float, message: str) -> None:
     print(f"[{time.time() - began:6.1f} s] {message}", flush=True)
 
 
-def _side_by_side(
-    stage: str,
-    is_stale: Callable[[str, date], bool],
-    weeks: Sequence[date],
-    began: float,
-    force: bool,
-    processes: int,
-) -> None:
-    stale = [week for week in weeks if is_stale(stage, week)]
-    _say(began, f"— {stage} of {len(stale)} of {len(weeks)} weeks, {processes} side by side —")
-    if not stale:
-        return
+class Workers:
+    """Processes that weeks are dealt to. A week stays with the one that had it first."""
+
+    def __init__(self, pools: Sequence[ProcessPoolExecutor]):
+        self._pools = pools
+        self._of_week: dict[date, ProcessPoolExecutor] = {}
+
+    def each(self, work: Callable[[date], Result], weeks: Sequence[date]) -> list[Result]:
+        """`work` of each week, in the order of `weeks`; raises what a piece of it raised."""
+        return [one.result() for one in [self._pool(week).submit(work, week) for week in weeks]]
+
+    def _pool(self, week: date) -> ProcessPoolExecutor:
+        return self._of_week.setdefault(week, self._pools[len(self._of_week) % len(self._pools)])
+
+
+@contextmanager
+def open_workers(processes: int) -> Iterator[Workers]:
+    """At most so many processes, each of which starts with its first week."""
     # Spawned, not forked: a forked child would share open databases and thread pools with its parent.
-    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-        mistakes = list(pool.map(partial(_stage, stage, began, force), stale))
-    if found := [mistake for mistake in mistakes if mistake]:
-        raise UserError("; ".join(found))
+    method = multiprocessing.get_context("spawn")
+    with ExitStack() as stack:
+        yield Workers([stack.enter_context(ProcessPoolExecutor(1, mp_context=method)) for _ in range(processes)])
 
 
 def _stage(stage: str, began: float, force: bool, week: date) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Hashable, Iterable
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
@@ -163,7 +164,12 @@ def behavior_model_of(step: Step) -> BehaviorModel:
     """The behaviour model of the step's week."""
     from segflow.representation.behavior import BehaviorModel
 
-    return BehaviorModel.from_bytes(step.read(tables.BEHAVIOR_MODEL, ["model"])["model"][0].as_py())
+    return BehaviorModel.from_bytes(_behavior_model_bytes(step))
+
+
+def _behavior_model_bytes(step: Step) -> bytes:
+    model: bytes = step.read(tables.BEHAVIOR_MODEL, ["model"])["model"][0].as_py()
+    return model
 
 
 def segments_of(step: Step) -> dict[str, str]:
@@ -195,20 +201,23 @@ def namer_of(step: Step) -> Namer | None:
 def ranking_week(step: Step) -> RankingWeek:
     """The declared window of events as the rankers of the step's week see it.
 
-    The last one is kept: its training examples cost more than the training, and the next step of a process often asks for
-    the same. It is kept by the versions of the tables it was made from, so it cannot be out of date.
+    The last one is kept: its training examples cost as much as the training, and the next step of a process often asks for
+    the same. It is kept by the versions of the tables and the model it was made from, so it cannot be out of date.
     """
     from segflow.rankers.snapshot import RankingWeek
+    from segflow.representation.behavior import BehaviorModel
 
-    made_from = (tables.EVENTS, tables.ITEM_EMBEDDINGS, tables.BEHAVIOR_MODEL)
-    versions = tuple(step.storage.version(table) for table in made_from)
-    key = (step.storage.root, step.week, str(step.bounds(tables.EVENTS)), versions, step.config.rankers)
+    # Other weeks' models share a table, so its version says nothing of this week's.
+    model = _behavior_model_bytes(step)
+    versions = (step.storage.version(tables.EVENTS), step.storage.version(tables.ITEM_EMBEDDINGS))
+    bounds, config = str(step.bounds(tables.EVENTS)), step.config.rankers
+    key = (step.storage.root, step.week, bounds, versions, hashlib.sha256(model).digest(), config)
     if key not in _KEPT:
         _KEPT.clear()
         ids, _ = item_vectors(step)
-        backbone = behavior_model_of(step)
+        backbone = BehaviorModel.from_bytes(model)
         sequences = event_sequences(step, ids, backbone.event_types)
-        _KEPT[key] = RankingWeek.of(sequences, backbone, microseconds(step.week), step.config.rankers)
+        _KEPT[key] = RankingWeek.of(sequences, backbone, microseconds(step.week), config)
     return _KEPT[key]
 
 

@@ -15,13 +15,20 @@ import dagster as dg
 
 from segflow.defs.jobs import ASSETS
 from segflow.defs.materializes import PLANS, Plan
-from segflow.defs.partitions import stretches
+from segflow.defs.partitions import CONFIG, stretches
 from segflow.defs.progress import PROGRESS
 from segflow.defs.provenance import Provenance
 from segflow.defs.segments.assets import REWRITE_HISTORY
 from segflow.errors import UserError
 
 Say = Callable[[str], None]
+
+# The probe of a week then has to be over before the segments of the next one; else it can wait for the report.
+_CHOOSES_VIEWS = CONFIG.users.fuse == "auto"
+_STAGES = {
+    "models": ["models_week"],
+    "report": ["probe_week", "segment_rankers_week", "report_week"],
+}
 
 
 class Runner:
@@ -56,25 +63,29 @@ class Runner:
         self._group("models_week", [week.isoformat()])
 
     def segments(self, week: date) -> None:
-        """The segments of a week, and the probe of what they were made from, which may choose the views of the week after.
-
-        Earlier weeks come first: they also give the segments their ids.
-        """
+        """The segments of a week. Earlier weeks come first: they give the segments their ids, and may choose the views."""
         self._group("segments_week", [week.isoformat()])
-        self._group("probe_week", [week.isoformat()])
+        if _CHOOSES_VIEWS:
+            self._group("probe_week", [week.isoformat()])
 
     def report(self, week: date) -> None:
-        """Segment rankers, controls, recommendations, the test and the report."""
+        """The probe of what segments were made from, segment rankers, controls, recommendations, the test and the report."""
+        if not _CHOOSES_VIEWS:
+            self._group("probe_week", [week.isoformat()])
         if keys := segment_keys(week):
             self._group("segment_rankers_week", keys)
         self._group("report_week", [week.isoformat()])
 
     def is_stale(self, stage: str, week: date) -> bool:
-        """Whether `models` or `report` of `week` would do anything."""
-        keys = {"models_week": [week.isoformat()]}
-        if stage == "report":
-            keys = {"segment_rankers_week": segment_keys(week), "report_week": [week.isoformat()]}
+        """Whether a stage (`models` or `report`) of `week` would do anything."""
+        keys = {job: [week.isoformat()] for job in _STAGES[stage]}
+        if "segment_rankers_week" in keys:
+            keys["segment_rankers_week"] = segment_keys(week)
         return self._force or any(self._provenance.stale(plan, keys[job]) for job in keys for plan in plans_of(job))
+
+    def refresh(self) -> None:
+        """Forget what is known of the assets: other processes have made some meanwhile."""
+        self._provenance = Provenance(self._instance)
 
     def _group(self, job: str, keys: Sequence[str]) -> None:
         plans = plans_of(job)

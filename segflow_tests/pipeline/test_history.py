@@ -1,4 +1,6 @@
-"""The ledger of a project: an old week that would change is refused until it is asked for; newcomers between snapshots."""
+"""The ledger of a project: an old week that would change is refused until it is asked for; newcomers between snapshots; what
+a run makes anew reaches what follows.
+"""
 
 from __future__ import annotations
 
@@ -72,6 +74,21 @@ def test_history_is_rewritten_only_if_asked_for_and_never_with_the_same_ids(made
     again = segments(project, first, second)
     assert again.returncode == 0, again.stderr
     assert project.read(tables.SEGMENT_LEDGER).to_pylist() == rows
+
+
+def test_segments_are_made_of_models_that_other_processes_of_the_run_made_anew(made: Made, project: Project) -> None:
+    week = made.weeks[1]
+    file = project.folder / "segflow.yaml"
+    values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    values["behavior"]["epochs"] = 2
+    file.write_text(yaml.safe_dump(values), encoding="utf-8")
+    done = project.segflow("run", "--week", str(week))
+    assert done.returncode == 0, done.stderr
+    for asset in ("behavior_model", "global_ranker", "user_views", "evaluation_report"):
+        assert f"{asset} [{week}]: " in done.stdout
+    assert "session_embeddings: up to date" in done.stdout
+    again = project.segflow("run", "--week", str(week))
+    assert " rows in " not in again.stdout
 
 
 def test_users_who_come_in_the_week_are_placed_by_the_models_of_the_snapshot(made: Made, project: Project) -> None:

@@ -168,8 +168,7 @@ def build_examples(
     had, pair = _stack([one.pairs for one in features], users)
     scores: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float16]]
     if len(owner) <= room:
-        kept = np.concatenate([_scores(one, part, config) for one, part in zip(features, users, strict=True)])
-        scores = kept.__getitem__
+        scores = _scores(features, users, config).__getitem__
     else:
         scores = LazyScores([FittedScorers.of(one, config) for one in features], features, owner, when)
     return Examples(
@@ -186,12 +185,18 @@ def build_examples(
     )
 
 
-def _scores(features: Features, users: npt.NDArray[np.int64], config: RankerConfig) -> npt.NDArray[np.float16]:
-    """(users, C, len(SCORERS)) a block at a time: only the half precision is ever there as a whole."""
-    fitted = FittedScorers.of(features, config)
-    found = np.empty((len(users), len(features.popularity), len(SCORERS)), np.float16)
-    for start in range(0, len(users), _BLOCK):
-        found[start : start + _BLOCK] = fitted.score(features, users[start : start + _BLOCK])
+def _scores(
+    features: Sequence[Features], users: Sequence[npt.NDArray[np.int64]], config: RankerConfig
+) -> npt.NDArray[np.float16]:
+    """(E, C, len(SCORERS)) of the users at each cut, a block at a time: only the half precision is ever there as a whole."""
+    found = np.empty((sum(map(len, users)), len(features[0].popularity), len(SCORERS)), np.float16)
+    row = 0
+    for one, part in zip(features, users, strict=True):
+        fitted = FittedScorers.of(one, config)
+        for start in range(0, len(part), _BLOCK):
+            block = part[start : start + _BLOCK]
+            found[row : row + len(block)] = fitted.score(one, block)
+            row += len(block)
     return found
 
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from segflow.rankers.examples import Batch, entries_of
+from segflow.rankers.examples import Batch, Examples, entries_of
 
 _MOST = 1e30  # stands for infinity where that would make a number undefined
 
@@ -39,6 +41,15 @@ class RowLosses:
         new = torch.ones(len(batch.states), candidates)
         new[batch.pair_row, batch.pair_item] = 0
         return cls(new, batch.target_row, batch.target_item)
+
+    @classmethod
+    def at(cls, examples: Examples, rows: npt.NDArray[np.int64]) -> RowLosses:
+        """The losses of the examples ``rows``; what a ranker would read of them, which is most of a batch, is not made."""
+        pair, pair_row = examples.had.take(rows)
+        target, target_row = examples.wanted.take(rows)
+        new = torch.ones(len(rows), examples.candidates)
+        new[torch.from_numpy(pair_row), torch.from_numpy(examples.had.items[pair])] = 0
+        return cls(new, torch.from_numpy(target_row), torch.from_numpy(examples.wanted.items[target]))
 
     def take(self, rows: Tensor) -> RowLosses:
         """Those of the examples ``rows`` alone."""

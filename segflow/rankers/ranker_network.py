@@ -19,6 +19,7 @@ from segflow.rankers.features import CONTEXT_FEATURES, ITEM_FEATURES, PAIR_FEATU
 from segflow.rankers.scorers import COOCCURRENCE, SCORERS
 
 _INPUTS = len(SCORERS) + len(ITEM_FEATURES)
+_ROWS = 16
 
 
 class Standardize(nn.Module):
@@ -40,7 +41,7 @@ class Standardize(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """The same shape."""
-        return (values - self.center) / self.scale
+        return (values - self.center).div_(self.scale)
 
 
 class RankerNetwork(nn.Module):
@@ -76,10 +77,21 @@ class RankerNetwork(nn.Module):
         """(B, C) scores, the standardized inputs of the explore head, (P, hidden) the hidden layer of the repeat head."""
         inputs, context = self.inputs(batch.inputs), self.context(batch.context)
         affinity = batch.states @ self.query @ self.item_vectors.T
-        hidden = torch.relu(self.explore_in(inputs) + self.explore_context(context)[:, None])
-        scores = affinity + self.item_bias + inputs @ self.explore + hidden @ self.explore_out
+        scores = affinity + self.item_bias + inputs @ self.explore + self._deep(inputs, self.explore_context(context))
         row, item = batch.pair_row, batch.pair_item
         known = torch.cat([self.pairs(batch.pair_values), context[row], inputs[row, item]], dim=1)
         repeat = torch.relu(self.repeat_in(known))
         again = self.repeat_out(repeat)[:, 0] + self.repeat_bias[item] + self.repeat_affinity * affinity[row, item]
         return scores.index_put((row, item), again), inputs, repeat
+
+    def _deep(self, inputs: Tensor, context: Tensor) -> Tensor:
+        """(B, C) what the small network of the explore head says.
+
+        The hidden layer of all candidates of a large batch is by far the largest array there is. Where no gradient needs
+        it, it is made of a few users at a time, which stays in the processor's cache: a third of the time, the same bits.
+        """
+        # Whole groups of rows: what a matrix product does with the odd rows at its end has other last bits.
+        whole = 0 if torch.is_grad_enabled() else len(inputs) // _ROWS - 1
+        sizes = [_ROWS] * whole + [len(inputs) - _ROWS * max(0, whole)]
+        parts = zip(inputs.split(sizes), context.split(sizes), strict=True)
+        return torch.cat([torch.relu(self.explore_in(one) + own[:, None]) @ self.explore_out for one, own in parts])

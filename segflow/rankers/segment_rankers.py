@@ -136,7 +136,7 @@ def _descend(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_at(step, config.delta_steps))
     for rows in _slots(len(training), config, seed):
         frozen = ranker.frozen(training, rows)
-        losses = RowLosses.of(training.batch(rows), training.candidates)
+        losses = RowLosses.at(training, rows)
         optimizer.zero_grad()
         for one, share in groups:
             # Sums over the group's own rows alone: to the last bit, they do not depend on which groups are trained.
@@ -205,7 +205,7 @@ def gated(
     losses: list[list[Tensor]] = [[] for _ in arms]
     for start in range(0, len(validation), _BLOCK):
         rows = np.arange(start, min(start + _BLOCK, len(validation)))
-        frozen, judge = ranker.frozen(validation, rows), RowLosses.of(validation.batch(rows), validation.candidates)
+        frozen, judge = ranker.frozen(validation, rows), RowLosses.at(validation, rows)
         for found, one, arm in zip(losses, deltas, arms, strict=True):
             added = one.added(frozen, ranker.item_vectors, arm.weights(frozen.users, len(one)))
             of_gate = torch.stack([judge(frozen.scores + gate * added) for gate in GATES])

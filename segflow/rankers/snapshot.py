@@ -64,6 +64,10 @@ class RankingWeek:
 
     def validation(self) -> Examples:
         """Users at the start of the week; the week itself is what they should have been shown."""
+        return self._validation
+
+    @cached_property
+    def _validation(self) -> Examples:
         return self._examples([self.start_us], sample=True)
 
     def after(self, weeks: int = 1, only_with_targets: bool = True) -> Examples:

@@ -48,7 +48,7 @@ def take_up(
     for start in range(0, len(examples), _BLOCK):
         rows = np.arange(start, min(start + _BLOCK, len(examples)))
         users = torch.from_numpy(examples.users[rows])
-        fresh, new = RowLosses.of(examples.batch(rows), examples.candidates).fresh()
+        fresh, new = RowLosses.at(examples, rows).fresh()
         chance = torch.softmax(scores(rows).masked_fill(new == 0, -1e30), dim=1) * new
         both = torch.stack([fresh, chance * fresh.sum(1, keepdim=True)])
         for code, share in enumerate(shares):

@@ -105,3 +105,12 @@ def test_scoring_everybody_in_blocks_is_the_same(world: World) -> None:
     whole = world.ranker.score(world.everybody, _rows(world.everybody))
     blocks = [world.ranker.score(world.everybody, rows) for rows in np.array_split(_rows(world.everybody), 7)]
     np.testing.assert_allclose(whole, np.concatenate(blocks), atol=1e-4)
+
+
+def test_scores_without_gradients_are_those_with_them(world: World) -> None:
+    batch = world.training.batch(_rows(world.training))
+    assert len(batch.states) > 32, "without gradients the hidden layer is made in several pieces"
+    with torch.no_grad():
+        in_pieces = world.ranker.network.parts(batch)
+    for one, other in zip(in_pieces, world.ranker.network.parts(batch), strict=True):
+        torch.testing.assert_close(one, other.detach(), rtol=1e-6, atol=1e-6)

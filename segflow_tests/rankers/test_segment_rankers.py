@@ -135,7 +135,7 @@ def test_row_losses_are_those_of_the_ranking_loss(world: World) -> None:
     scores = 5 * torch.randn(20, world.test.candidates, generator=torch.Generator().manual_seed(1))
     plain, closed = scores.clone().requires_grad_(), scores.clone().requires_grad_()
     expected = ranking_loss(plain, batch, 0.3)
-    judge = RowLosses.of(batch, world.test.candidates)
+    judge = RowLosses.at(world.test, np.arange(20))
     found = (judge(closed).sum(0) / judge.asked.sum(0)) @ torch.tensor([1.0, 0.3])
     torch.testing.assert_close(found, expected)
     expected.backward()

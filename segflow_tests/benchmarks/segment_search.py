@@ -1,8 +1,9 @@
 """What segments gain by each method, over the best control that any division of the users would be.
 
-In pieces, since all of it takes more than an hour: each `--piece` writes its figures into the folder, and without a piece the
-table is printed. Pieces are `tuning0` to `tuning4` and `test0` to `test4`, the weeks of the ranking protocol on Complete Journey,
-and `planted0` to `planted3`, logs whose segments differ by a growing strength. Settings are chosen by the tuning weeks.
+In pieces, since all of it takes hours: each `--piece`, of all segmentations or of the one of `--segments`, writes its figures
+into the folder, and without a piece the table is printed. Pieces are `tuning0` to `tuning4` and `test0` to `test4`, the weeks
+of the ranking protocol on Complete Journey, and `planted0` to `planted3`, logs whose segments differ by a growing strength.
+Settings are chosen by the tuning weeks.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="segment-search", description=__doc__)
     parser.add_argument("folder", type=Path, help="where the figures of the pieces are")
     parser.add_argument("--piece", help="the piece to work on")
+    parser.add_argument("--segments", help="the one segmentation to work on, as the table names it")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     if options.piece is None:
@@ -50,7 +52,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.folder.mkdir(parents=True, exist_ok=True)
     part, number = options.piece[:-1], int(options.piece[-1])
     case, segmentations = planted(STRENGTHS[number]) if part == "planted" else of_week(part, number, options.folder)
-    np.savez(options.folder / f"{options.piece}.npz", **tried(case, segmentations, METHODS))
+    if options.segments:
+        segmentations = {options.segments: segmentations[options.segments]}
+    for name, segments in segmentations.items():
+        figures = tried(case, {name: segments}, METHODS)
+        np.savez(options.folder / f"{options.piece}-{name.replace(', ', '_')}.npz", **figures)
     return 0
 
 
@@ -134,12 +140,13 @@ def table(folder: Path) -> Iterator[str]:
     """Markdown rows: the gains over the global ranker and over the best control, in % of the global ranker's NDCG@10."""
     yield "| log | segments | method | items | over the global ranker | best control | over it |"
     yield "| --- | --- | --- | --- | --- | --- | --- |"
-    parts: dict[str, list[Figures]] = {}
+    parts: dict[tuple[str, str], list[Figures]] = {}
     for path in sorted(folder.glob("*.npz")):
-        name = path.stem if path.stem.startswith("planted") else path.stem[:-1]
+        piece, _, segments = path.stem.partition("-")
+        name = piece if piece.startswith("planted") else piece[:-1]
         with np.load(path) as found:
-            parts.setdefault(name, []).append(dict(found))
-    for name, pieces in parts.items():
+            parts.setdefault((name, segments), []).append(dict(found))
+    for (name, _), pieces in parts.items():
         for keys in sorted({key.rsplit("|", 1)[0] for key in pieces[0] if "|" in key}):
             for column, task in enumerate(("all", "new")):
                 yield f"| {name} | {' | '.join(keys.split('|'))} | {task} | {gains(pieces, keys, column)} |"

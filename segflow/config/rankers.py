@@ -34,11 +34,6 @@ class RankerConfig(Section):
     check_every: int = Field(100, ge=1, description="steps between two looks at the validation week")
     learning_rate: float = Field(0.007, gt=0, le=1, description="peak learning rate of AdamW")
     weight_decay: float = Field(0.01, ge=0, description="weight decay of AdamW")
-    refit_steps: int = Field(
-        250, ge=0, description="training steps in which the finished ranker also learns from the snapshot week; 0: none"
-    )
-    refit_share: float = Field(0.4, gt=0, le=1, description="share of the snapshot week in these steps")
-    refit_learning_rate: float = Field(0.003, gt=0, le=1, description="peak learning rate of these steps")
     new_item_weight: float = Field(0.5, ge=0, description="weight of the loss over items new to the user")
     bias_prior: float = Field(
         30.0,

@@ -1,9 +1,7 @@
 """The global ranker: trained on everyone, and the base that segment rankers add to.
 
 It is trained on the weeks before the snapshot. Weights are averaged over the steps (Polyak & Juditsky 1992), and the
-snapshot's own week decides which average is kept. Then it is refitted: some more steps learn from that week too, since the
-latest week is the most like the next one. What else is chosen on the snapshot week, as the gates of segments are, is chosen
-with the ranker as it was before.
+snapshot's own week decides which average is kept.
 
 Lives here: the loss, the training, the trained ranker and its bytes. Does not live here: the network
 (``ranker_network``), and what differs between segments.
@@ -11,11 +9,10 @@ Lives here: the loss, the training, the trained ranker and its bytes. Does not l
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -37,12 +34,9 @@ from segflow.representation.checkpoints import Checkpoint, DamagedError, pack, u
 Log = Callable[[int, dict[str, float]], None]
 _AVERAGING = 0.98  # a step's share of the averaged weights fades to a third within fifty steps
 _PASSES = 20  # more passes over few examples only learn them by heart
-_REFIT_PASSES = 8  # over the snapshot week: it is one week
 _GRADIENT = 1.0
 _STANDARDIZED = 1_000_000  # rows of users and candidates that means and spreads are taken of
 _BLOCK = 256
-_EARLIER = "before_refit."
-_FIXED = ("item_vectors",)  # what no training changes is stored once
 _EXPLORE = [len(SCORERS) + ITEM_FEATURES.index(f"log_buyers_{days}d") for days in (7, 28)] + [COOCCURRENCE]
 
 
@@ -95,20 +89,10 @@ def _against(wanted: Tensor, unwanted: Tensor, row: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class GlobalRanker:
-    """A trained network and the ids of the candidates it ranks.
-
-    Attributes:
-        earlier: the network before the snapshot week taught it anything; None if it never did.
-    """
+    """A trained network and the ids of the candidates it ranks."""
 
     network: RankerNetwork
     candidate_ids: tuple[str, ...]
-    earlier: RankerNetwork | None = None
-
-    @property
-    def before_refit(self) -> GlobalRanker:
-        """The ranker that no more than chose its weights on the snapshot week."""
-        return replace(self, network=self.earlier or self.network, earlier=None)
 
     @property
     def item_vectors(self) -> Tensor:
@@ -144,11 +128,7 @@ class GlobalRanker:
 
     def to_bytes(self) -> bytes:
         """Safetensors with the candidates as metadata."""
-        tensors = self.network.state_dict()
-        if self.earlier is not None:
-            earlier = self.earlier.state_dict()
-            tensors |= {_EARLIER + name: one for name, one in earlier.items() if name not in _FIXED}
-        return pack(tensors, {"candidate_ids": self.candidate_ids})
+        return pack(self.network.state_dict(), {"candidate_ids": self.candidate_ids})
 
     @classmethod
     def from_bytes(cls, data: bytes) -> GlobalRanker:
@@ -157,19 +137,10 @@ class GlobalRanker:
             tensors, values = unpack(data)
         except DamagedError as error:
             raise UserError(f"global ranker: the stored model {error}; materialize global_ranker again") from error
-        earlier = {name.removeprefix(_EARLIER): one for name, one in tensors.items() if name.startswith(_EARLIER)}
-        latest = {name: one for name, one in tensors.items() if not name.startswith(_EARLIER)}
-        fixed = {name: latest[name] for name in _FIXED}
-        return cls(
-            _network_of(latest), tuple(values["candidate_ids"]), _network_of(earlier | fixed) if earlier else None
-        )
-
-
-def _network_of(tensors: dict[str, Tensor]) -> RankerNetwork:
-    sizes = (len(tensors[name]) for name in ("query", "repeat_in.bias", "explore_out"))
-    network = RankerNetwork(tensors["item_vectors"], *sizes)
-    network.load_state_dict(tensors)
-    return network.eval()
+        sizes = (len(tensors[name]) for name in ("query", "repeat_in.bias", "explore_out"))
+        network = RankerNetwork(tensors["item_vectors"], *sizes)
+        network.load_state_dict(tensors)
+        return cls(network.eval(), tuple(values["candidate_ids"]))
 
 
 def fit_global_ranker(
@@ -182,7 +153,7 @@ def fit_global_ranker(
     log: Log = lambda step, metrics: None,
     checkpoint: Path | None = None,
 ) -> GlobalRanker:
-    """Train on ``training``, keep the averaged weights with the lowest loss on ``validation``, then learn from both.
+    """Train on ``training``; of the averaged weights keep those with the lowest loss on ``validation``.
 
     Args:
         item_vectors: (C, width) float32 vectors of the candidates from the frozen backbone.
@@ -199,36 +170,8 @@ def fit_global_ranker(
         torch.from_numpy(item_vectors), training.states.shape[1], config.hidden, config.explore_hidden
     )
     run = _run_digest(training, validation, item_vectors, config, seed) if checkpoint else ""
-    saved = Checkpoint(checkpoint, run) if checkpoint else None
-    _Trainer(network, training, validation, config, seed).fit(log, saved)
-    refitted = refit(network, training, validation, config, seed)
-    if saved is not None:
-        saved.remove()
-    return GlobalRanker(refitted.eval(), candidate_ids, network.eval())
-
-
-def refit(
-    network: RankerNetwork, training: Examples, validation: Examples, config: RankerConfig, seed: int
-) -> RankerNetwork:
-    """A copy of the trained ``network`` that also learned from ``validation``, and from ``training`` lest it forget.
-
-    `refit_share` of the users of a step, and of its loss, are those of the validation week.
-    """
-    network = copy.deepcopy(network)
-    if not len(validation) or not config.refit_steps:
-        return network
-    latest = min(max(1, round(config.refit_share * config.batch_users)), len(validation))
-    steps = min(config.refit_steps, -(-_REFIT_PASSES * len(validation) // latest))
-    sizes = ((validation, latest, config.refit_share), (training, config.batch_users - latest, 1 - config.refit_share))
-    parts = [(one, share, shuffled(len(one), size, seed, steps)) for one, size, share in sizes if size]
-    optimizer = _optimizer(network, config)
-    for step in range(steps):
-        loss = torch.zeros(())
-        for examples, share, batches in parts:
-            batch = examples.batch(batches[step])
-            loss = loss + share * ranking_loss(network(batch), batch, config.new_item_weight)
-        _learn(network, optimizer, loss, config.refit_learning_rate * learning_rate_at(step, steps))
-    return network
+    _Trainer(network, training, validation, config, seed).fit(log, Checkpoint(checkpoint, run) if checkpoint else None)
+    return GlobalRanker(network.eval(), candidate_ids)
 
 
 def learning_rate_at(step: int, steps: int) -> float:
@@ -236,12 +179,12 @@ def learning_rate_at(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / 20) * (1 - 0.95 * min(1.0, step / steps))
 
 
-def shuffled(count: int, size: int, seed: int, steps: int) -> list[npt.NDArray[np.int64]]:
-    """``steps`` batches of ``size`` of ``count`` rows, or of all: every row once before any row twice."""
+def shuffled(rows: npt.NDArray[np.int64], config: RankerConfig, seed: int, steps: int) -> list[npt.NDArray[np.int64]]:
+    """``steps`` batches of ``rows``: every row once before any row twice."""
     rng = np.random.default_rng(seed)
-    size = min(size, count)
-    passes = -(-steps * size // count)
-    order = np.concatenate([rng.permutation(count) for _ in range(passes)])
+    size = min(config.batch_users, len(rows))
+    passes = -(-steps * size // len(rows))
+    order = np.concatenate([rng.permutation(rows) for _ in range(passes)])
     return [order[step * size : (step + 1) * size] for step in range(steps)]
 
 
@@ -263,9 +206,17 @@ class _Trainer:
     ) -> None:
         self.network, self.training, self.validation, self.config = network, training, validation, config
         self.steps = min(config.steps, max(1, _PASSES * len(training) // min(config.batch_users, len(training))))
-        self.batches = shuffled(len(training), config.batch_users, seed, self.steps)
+        self.batches = shuffled(np.arange(len(training)), config, seed, self.steps)
         _standardize(network, training, self.batches)
-        self.optimizer = _optimizer(network, config)
+        biases = [network.item_bias, network.repeat_bias]
+        slow = {id(one) for one in (*biases, network.query)}
+        # Rates of what has one row an item or a state lie below those of the few weights that all share.
+        groups = [
+            {"params": biases, "share": 0.2},
+            {"params": [network.query], "share": 0.5},
+            {"params": [one for one in network.parameters() if id(one) not in slow], "share": 1.0},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
         self.average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(_AVERAGING))
         self.best: dict[str, Tensor] = {}
         self.curve: list[dict[str, float]] = []
@@ -278,21 +229,32 @@ class _Trainer:
                 log(int(metrics["step"]), _losses(metrics))
         done = int(self.curve[-1]["step"]) if self.curve else 0
         for step in range(done, self.steps):
-            loss = self._step(step)
+            loss = self._learn(step)
             if (step + 1) % self.config.check_every == 0 or step + 1 == self.steps:
                 self._check(step + 1, loss)
                 log(step + 1, _losses(self.curve[-1]))
                 if checkpoint is not None:
                     checkpoint.save(*self._state())
         self.network.load_state_dict(self.best)
+        if checkpoint is not None:
+            checkpoint.remove()
 
-    def _step(self, step: int) -> float:
+    def _learn(self, step: int) -> float:
         batch = self.training.batch(self.batches[step])
         loss = ranking_loss(self.network(batch), batch, self.config.new_item_weight)
-        rate = self.config.learning_rate * learning_rate_at(step, self.steps)
-        found = _learn(self.network, self.optimizer, loss, rate)
+        if not math.isfinite(float(loss.detach())):
+            raise UserError(
+                f"global ranker: the loss is {float(loss.detach())} at training step {step + 1}; "
+                f"lower rankers.learning_rate ({self.config.learning_rate:g})"
+            )
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), _GRADIENT)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate * group["share"] * learning_rate_at(step, self.steps)
+        self.optimizer.step()
         self.average.update_parameters(self.network)
-        return found
+        return float(loss.detach())
 
     def _check(self, step: int, loss: float) -> None:
         averaged = self.average.module
@@ -322,34 +284,6 @@ class _Trainer:
         numbers = [number for group in whole["param_groups"] for number in group["params"]]
         whole["state"] = {number: below(f"optimizer.{number}.") for number in numbers}
         self.optimizer.load_state_dict(whole)
-
-
-def _optimizer(network: RankerNetwork, config: RankerConfig) -> torch.optim.AdamW:
-    """Rates of what has one row an item or a state lie below those of the few weights that all share."""
-    biases = [network.item_bias, network.repeat_bias]
-    slow = {id(one) for one in (*biases, network.query)}
-    groups = [
-        {"params": biases, "share": 0.2},
-        {"params": [network.query], "share": 0.5},
-        {"params": [one for one in network.parameters() if id(one) not in slow], "share": 1.0},
-    ]
-    return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
-
-
-def _learn(network: RankerNetwork, optimizer: torch.optim.AdamW, loss: Tensor, rate: float) -> float:
-    """One step down the gradient of ``loss``, which is returned."""
-    found = float(loss.detach())
-    if not math.isfinite(found):
-        raise UserError(
-            f"global ranker: the loss is {found} at a learning rate of {rate:.2g}; lower rankers.learning_rate"
-        )
-    optimizer.zero_grad()
-    loss.backward()
-    nn.utils.clip_grad_norm_(network.parameters(), _GRADIENT)
-    for group in optimizer.param_groups:
-        group["lr"] = rate * group["share"]
-    optimizer.step()
-    return found
 
 
 def _losses(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -257,7 +257,7 @@ class ServedRanker:
         backbone = self.backbone if variant == "full" else replace(self.backbone, variant="int8")
         parts = {
             _BACKBONE: backbone.to_bytes(),
-            _RANKER: _stored(*unpack(replace(self.ranker, earlier=None).to_bytes()), variant),
+            _RANKER: _stored(*unpack(self.ranker.to_bytes()), variant),
             _SCORERS: _stored(self.scorers.to_tensors(), {}, variant),
             _FALLBACKS: self.fallbacks.to_bytes(),
             **({} if self.deltas is None else {_DELTAS: self.deltas.to_bytes()}),

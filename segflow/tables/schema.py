@@ -61,11 +61,7 @@ class Table:
         return [column.name for column in self.columns]
 
 
-WEEK = Column(
-    "week",
-    "DATE",
-    "first day of the snapshot week: models saw only events before it, the global ranker's last steps also it",
-)
+WEEK = Column("week", "DATE", "first day of the snapshot week: models saw only events before it")
 USER = Column("user_id", "VARCHAR", "user")
 
 

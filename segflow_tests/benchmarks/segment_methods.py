@@ -36,16 +36,12 @@ _PARTS = ("training", "validation", "test")
 
 
 class Kept:
-    """The frozen parts of all examples of a week in float16: the global network runs once, whatever is tried on them.
+    """The frozen parts of all examples of a week in float16: the global network runs once, whatever is tried on them."""
 
-    What methods learn from and choose by comes from the ranker before its refit, what they are tested on from the last one.
-    """
-
-    def __init__(self, ranker: GlobalRanker, chosen_by: Sequence[Examples], test: Examples) -> None:
+    def __init__(self, ranker: GlobalRanker, parts: Sequence[Examples]) -> None:
         self.item_vectors = ranker.item_vectors
-        parts = [*((part, ranker.before_refit) for part in chosen_by), (test, ranker)]
-        self._networks = {id(part): one.network for part, one in parts}
-        self._parts = {id(part): _halved(one, part) for part, one in parts}
+        self._network = ranker.network
+        self._parts = {id(part): _halved(ranker, part) for part in parts}
 
     def frozen(self, examples: Examples, rows: npt.NDArray[np.int64]) -> Frozen:
         """As ``GlobalRanker.frozen``."""
@@ -59,7 +55,7 @@ class Kept:
             hidden=whole["hidden"][pair].float(),
             pair_row=torch.from_numpy(pair_row),
             pair_item=torch.from_numpy(pairs.items[pair]),
-            network=self._networks[id(examples)],
+            network=self._network,
             batch=lambda own: examples.batch(rows[own.numpy()]),
         )
 

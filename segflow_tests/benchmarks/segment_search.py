@@ -92,7 +92,7 @@ def case_of(week: RankingWeek) -> Case:
     """The week with its global ranker, fitted as a weekly run would."""
     training, validation, test = week.training, week.validation(), week.after()
     ranker = fit_global_ranker(training, validation, week.item_vectors, week.candidate_ids, week.config, SEED)
-    return Case(Kept(ranker, (training, validation), test), training, validation, test, week.config)
+    return Case(Kept(ranker, (training, validation, test)), training, validation, test, week.config)
 
 
 def segmentations_of(

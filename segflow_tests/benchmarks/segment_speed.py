@@ -75,7 +75,6 @@ def segment_speed(week: RankingWeek, seed: int = 0) -> SegmentSpeed:
     segment = np.arange(week.history.users) % SEGMENTS
     divisions = [segment, np.zeros_like(segment), *(rng.permutation(segment) for _ in range(PLACEBOS))]
     arms = [Membership.certain(one) for one in divisions]
-    ranker = ranker.before_refit
     both, _ = _timed(lambda: fit_segment_rankers(ranker, training, validation, arms, week.config, seed))
     alone, _ = _timed(lambda: train_deltas(ranker, training, arms, week.config, seed))
     own, _ = _timed(lambda: train_deltas(_Anew(week, ranker), training, arms[:1], week.config, seed))

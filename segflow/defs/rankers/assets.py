@@ -53,7 +53,7 @@ EVERYBODY = "global_extra"
     kinds=["pytorch"],
 )
 def global_ranker(step: Step) -> None:
-    """Learns on the weeks before the snapshot, stops early on the snapshot week, ends with it, and never sees the test week."""
+    """Learns on the weeks before the snapshot, stops early on the snapshot week, and never sees the test week."""
     from segflow.rankers.global_ranker import fit_global_ranker
 
     week, config = ranking_week(step), step.config.rankers
@@ -102,7 +102,7 @@ def segment_rankers(step: Step) -> None:
     from segflow.rankers.deltas import Membership
     from segflow.rankers.segment_rankers import fit_segment_rankers
 
-    week, ranker, members = ranking_week(step), global_ranker_of(step).before_refit, members_of(step)
+    week, ranker, members = ranking_week(step), global_ranker_of(step), members_of(step)
     wanted = sorted(str(storage_key(key)[1]) for key in step.keys)
     living = sorted({segment for segment, _ in members.values()})
     missing = sorted(set(wanted) - set(living))
@@ -147,7 +147,7 @@ def control_rankers(step: Step) -> None:
     from segflow.rankers.segment_rankers import fit_segment_rankers
     from segflow.rankers.snapshot import placebo_groups
 
-    week, ranker, members = ranking_week(step), global_ranker_of(step).before_refit, members_of(step)
+    week, ranker, members = ranking_week(step), global_ranker_of(step), members_of(step)
     config, seed = step.config.rankers, step.config.seed
     arms = {EVERYBODY: dict.fromkeys(members, ("everybody", 1.0))}
     arms |= {f"placebo_{number}": placebo_groups(members, seed + number) for number in range(1, config.placebos + 1)}

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 CUTOFFS = (5, 10, 20)
-METRICS = ("ndcg", "recall", "hit", "mrr")
+METRICS = ("ndcg", "recall", "hit", "mrr", "map")
 
 FloatArray = npt.NDArray[np.floating]
 BoolArray = npt.NDArray[np.bool_]
@@ -46,12 +46,14 @@ def ranking_metrics(
     """Binary-relevance ranking metrics of a block of users, NaN where a user has no relevant candidate.
 
     scores, relevant, exclude: (U, C). Excluded candidates are neither ranked nor relevant. Ties are broken
-    by candidate order. Returns `ndcg_k`, `recall_k`, `hit_k` and `mrr_k`, each (U,), for every cutoff k:
+    by candidate order. Returns `ndcg_k`, `recall_k`, `hit_k`, `mrr_k` and `map_k`, each (U,), for every cutoff k:
 
     - NDCG: gain 1, discount 1 / log2(rank + 1), ideal list truncated at k (Järvelin & Kekäläinen 2002);
     - recall: relevant candidates within the top k, as a share of *all* relevant candidates of the user;
     - hit: 1 when at least one relevant candidate is within the top k;
-    - MRR: 1 / rank of the first relevant candidate within the top k, 0 when there is none.
+    - MRR: 1 / rank of the first relevant candidate within the top k, 0 when there is none;
+    - MAP: average precision, the precision at the rank of each relevant candidate within the top k, summed and divided by
+      *all* relevant candidates of the user, as trec_eval's `map_cut` does: at most k / relevant where there are more than k.
 
     Raises ValueError on mismatched shapes, an empty candidate list, a cutoff below 1 or non-finite scores.
     """
@@ -69,6 +71,7 @@ def ranking_metrics(
 
     hits = np.take_along_axis(relevant, top_k(scores, max(cutoffs)), axis=1)
     discounts = 1.0 / np.log2(np.arange(2, hits.shape[1] + 2))
+    precision_at_hits = hits * np.cumsum(hits, axis=1) / np.arange(1, hits.shape[1] + 1)
     ideal_gain = np.concatenate([[0.0], np.cumsum(discounts)])
     relevant_count = relevant.sum(axis=1)
     undefined = relevant_count == 0
@@ -83,4 +86,5 @@ def ranking_metrics(
         values[f"recall_{k}"] = found / denominator
         values[f"hit_{k}"] = (found > 0).astype(np.float64)
         values[f"mrr_{k}"] = np.where(found > 0, 1.0 / (1.0 + top.argmax(axis=1)), 0.0)
+        values[f"map_{k}"] = precision_at_hits[:, :k].sum(axis=1) / denominator
     return {name: np.where(undefined, np.nan, value) for name, value in values.items()}

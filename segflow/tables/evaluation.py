@@ -21,6 +21,7 @@ RANKING_RESULTS = Table(
         *(share(f"recall_{k}", f"recall@{k}") for k in _AT),
         *(share(f"hit_{k}", f"hit rate@{k}") for k in _AT),
         *(share(f"mrr_{k}", f"reciprocal rank@{k}") for k in _AT),
+        *(share(f"map_{k}", f"average precision@{k}, of all relevant items") for k in _AT),
     ),
     key=("week", "user_id", "arm", "seed", "task"),
     partitions=("week",),

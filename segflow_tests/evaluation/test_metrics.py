@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from segflow.evaluation.metrics import ranking_metrics, top_k
+from segflow.evaluation.metrics import METRICS, ranking_metrics, top_k
 
 
 def slow_metrics(scores: list[float], relevant: list[bool], exclude: list[bool], k: int) -> dict[str, float]:
@@ -19,7 +19,7 @@ def slow_metrics(scores: list[float], relevant: list[bool], exclude: list[bool],
     ranking = sorted(allowed, key=lambda i: (-scores[i], i))[:k]
     wanted = {i for i in allowed if relevant[i]}
     if not wanted:
-        return dict.fromkeys(("ndcg", "recall", "hit", "mrr"), math.nan)
+        return dict.fromkeys(METRICS, math.nan)
     gain = sum(1 / math.log2(place + 2) for place, i in enumerate(ranking) if i in wanted)
     ideal = sum(1 / math.log2(place + 2) for place in range(min(k, len(wanted))))
     places = [place for place, i in enumerate(ranking) if i in wanted]
@@ -28,6 +28,7 @@ def slow_metrics(scores: list[float], relevant: list[bool], exclude: list[bool],
         "recall": len(places) / len(wanted),
         "hit": float(bool(places)),
         "mrr": 1 / (places[0] + 1) if places else 0.0,
+        "map": sum((found + 1) / (place + 1) for found, place in enumerate(places)) / len(wanted),
     }
 
 
@@ -66,6 +67,7 @@ def test_a_worked_example() -> None:
     assert values["ndcg_2"][0] == pytest.approx((1 / math.log2(3)) / (1 + 1 / math.log2(3)))
     assert values["recall_2"][0] == 0.5
     assert values["mrr_2"][0] == 0.5
+    assert values["map_2"][0] == 0.25
 
 
 def test_users_without_relevant_candidates_are_nan() -> None:

@@ -1,16 +1,25 @@
-"""Ranking metrics against a slow implementation written from the definitions."""
+"""Ranking metrics against a slow implementation written from the definitions, and against ir-measures."""
 
 from __future__ import annotations
 
 import math
 
+import ir_measures
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from segflow.evaluation.metrics import METRICS, ranking_metrics, top_k
+from segflow.evaluation.metrics import CUTOFFS, METRICS, ranking_metrics, top_k
+
+LIBRARY = {
+    "ndcg": ir_measures.nDCG,
+    "recall": ir_measures.R,
+    "hit": ir_measures.Success,
+    "mrr": ir_measures.RR,
+    "map": ir_measures.AP,
+}
 
 
 def slow_metrics(scores: list[float], relevant: list[bool], exclude: list[bool], k: int) -> dict[str, float]:
@@ -58,6 +67,28 @@ def test_top_k_is_the_head_of_a_stable_sort(block: tuple[np.ndarray, np.ndarray,
     masked = np.where(exclude, -np.inf, scores)
     expected = np.argsort(-masked, axis=1, kind="stable")[:, :k]
     np.testing.assert_array_equal(top_k(masked, k), expected)
+
+
+@pytest.mark.parametrize("candidates", [3, 12, 60])
+def test_metrics_agree_with_a_library(candidates: int) -> None:
+    """On rankings without ties, which the library breaks by the names of items."""
+    rng = np.random.default_rng(candidates)
+    users = 200
+    scores = rng.permuted(np.tile(np.arange(candidates, dtype=np.float32), (users, 1)), axis=1)
+    relevant = rng.random((users, candidates)) < rng.uniform(0.02, 0.9, (users, 1))
+    exclude = rng.random((users, candidates)) < rng.choice([0.0, 0.3], (users, 1))
+    ours = ranking_metrics(scores, relevant, exclude)
+    tested = np.flatnonzero((relevant & ~exclude).any(axis=1))
+    assert len(tested) > users / 4
+
+    runs = {str(u): {str(i): float(scores[u, i]) for i in np.flatnonzero(~exclude[u])} for u in tested}
+    wanted = {str(u): {str(i): 1 for i in np.flatnonzero(relevant[u] & ~exclude[u])} for u in tested}
+    measures = {LIBRARY[metric] @ k: f"{metric}_{k}" for metric in METRICS for k in CUTOFFS}
+    compared = 0
+    for found in ir_measures.iter_calc(list(measures), wanted, runs):
+        assert ours[measures[found.measure]][int(found.query_id)] == pytest.approx(found.value, rel=0, abs=1e-9)
+        compared += 1
+    assert compared == len(tested) * len(measures)
 
 
 def test_a_worked_example() -> None:

@@ -55,6 +55,20 @@ NAMES = {
 MakeResults = Callable[..., pd.DataFrame]
 
 
+def ndcg_differences(users: int, gains: float, seed: int = 17) -> np.ndarray:
+    """Differences (users,) of NDCG@10 between two arms, of mean 0, shaped like those of rankers of one family.
+
+    Four of five are zero; the others have a median of about 0.01 and seldom more than 0.1. A share `gains` of these is
+    upwards; the fewer, the larger. Standard deviation 0.026, kurtosis 70 and skewness 0 at one half; 0.019, 100 and 5
+    at 0.35. Differences of rankers of real logs had 71 to 89 % zeros, kurtosis 20 to 70 and skewness -5 to 5.
+    """
+    rng = np.random.default_rng(seed)
+    size = np.minimum(rng.lognormal(np.log(0.012), 1.43, users), 0.3)
+    signed = np.where(rng.random(users) < gains, size, -size) * (rng.random(users) < 0.2)
+    signed[signed < 0] *= signed[signed > 0].sum() / -signed[signed < 0].sum()
+    return signed
+
+
 @pytest.fixture(scope="session")
 def make_results() -> MakeResults:
     """Results of `users` users; `gains` adds to the segments arm in a segment; noise is per user, arm and seed."""

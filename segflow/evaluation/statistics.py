@@ -8,12 +8,13 @@ observations.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import f as fisher
 from scipy.stats import t as student
 
 # Weights of users held in memory at once; 4 million are 32 MB.
@@ -126,6 +127,32 @@ def _weighted_sums(weights: Callable[[int], FloatArray], columns: FloatArray, sa
     chunk = max(1, _CHUNK_CELLS // len(columns))
     sizes = [min(chunk, samples - start) for start in range(0, samples, chunk)]
     return np.concatenate([weights(size) @ columns for size in sizes])
+
+
+def together(parts: Sequence[Estimate], confidence: float) -> tuple[float, float]:
+    """Mean over the users of disjoint groups, and the lower end of its normal interval, from the groups' estimates."""
+    users = np.array([part.users for part in parts], np.float64)
+    mean = float(users @ [part.mean for part in parts] / users.sum())
+    error = float(np.linalg.norm(users * [part.standard_error for part in parts]) / users.sum())
+    return mean, mean - NormalDist().inv_cdf((1.0 + confidence) / 2.0) * error
+
+
+def same_mean_p_value(parts: Sequence[Estimate]) -> float:
+    """Whether disjoint groups of users may all have one mean: analysis of variance (Fisher 1925), from their estimates.
+
+    The variance within groups is pooled, for that of a small group is known badly, and a group that nothing was done for
+    has none. 1 for less than two groups.
+    """
+    if len(parts) < 2:
+        return 1.0
+    users = np.array([part.users for part in parts], np.float64)
+    means = np.array([part.mean for part in parts])
+    freedom = len(parts) - 1, float((users - 1.0).sum())
+    within = (users - 1.0) @ (users * np.array([part.standard_error**2 for part in parts])) / freedom[1]
+    between = users @ (means - users @ means / users.sum()) ** 2 / freedom[0]
+    if within == 0.0:
+        return float(between == 0.0)
+    return float(fisher.sf(between / within, *freedom))
 
 
 def seed_share(values: FloatArray, standard_error: float) -> float:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from segflow.config import EvaluationConfig
-from segflow.evaluation.statistics import Estimate
+from segflow.evaluation.statistics import Estimate, same_mean_p_value, together
 from segflow.segments.statistics import benjamini_hochberg
 
 Role = Literal["baseline", "global", "control", "segments"]
@@ -116,19 +116,23 @@ def decide(
 ) -> Verdict:
     """The verdict from the paired differences between the segments arm and the best control.
 
-    A gain must be proven (interval above 0) *and* worth having (mean at least the threshold,
-    `minimum_relative_gain` of the control's mean). In this order:
+    A gain must be proven (interval above 0) *and* worth having (mean at least the threshold, `minimum_relative_gain` of the
+    control's mean). In this order:
 
-    1. proven and worth having over all users: `segment`; when some segments are proven to lose,
-       `segment only` the others;
-    2. proven and worth having in some segments (corrected for testing many): `segment only` those;
+    1. proven and worth having over all users: `segment`, if segments are not proven to differ from one another, or all gain
+       by themselves, or those that are proven neither way gain taken together: what everybody shares need not show in each
+       small segment. Where some segments are proven to lose, `segment only` the others;
+    2. proven and worth having in some segments by themselves (corrected for testing many): `segment only` those;
     3. too few users, or an interval that holds both 0 and the threshold while the minimum detectable effect
        exceeds the threshold: `not enough data to say`;
     4. otherwise: `do not segment`. So it is without any test when nobody is `segmented`, since no segments were found.
     """
     threshold = config.minimum_relative_gain * control_mean
     decisions = judge_segments(segment_differences, threshold, config)
-    outcome, segments = _outcome(difference, decisions, threshold, config) if segmented else ("do not segment", ())
+    outcome: Outcome = "do not segment"
+    segments: tuple[str, ...] = ()
+    if segmented:
+        outcome, segments = _outcome(difference, segment_differences, decisions, threshold, config)
     verdict = Verdict(
         outcome=outcome,
         segments=segments,
@@ -148,24 +152,34 @@ def decide(
 
 
 def _outcome(
-    difference: Estimate, decisions: Sequence[SegmentDecision], threshold: float, config: EvaluationConfig
+    difference: Estimate,
+    segment_differences: Mapping[str, Estimate],
+    decisions: Sequence[SegmentDecision],
+    threshold: float,
+    config: EvaluationConfig,
 ) -> tuple[Outcome, tuple[str, ...]]:
     """The answer and the segments it is for, by the rules of `decide`."""
-    gaining = tuple(one.segment_id for one in decisions if one.decision == "gain")
-    not_losing = tuple(one.segment_id for one in decisions if one.decision != "loss")
-    enough_users = difference.users >= config.minimum_users
+    if difference.users < config.minimum_users:
+        return "not enough data to say", ()
+    gains = difference.low > 0.0 and difference.mean >= threshold
+    kept = {one.segment_id for one in decisions if one.decision == "gain"}
+    unproven = [one.segment_id for one in decisions if one.decision not in ("gain", "loss")]
+    if gains and unproven:
+        alike = same_mean_p_value(list(segment_differences.values())) > 1.0 - config.confidence
+        mean, low = together([segment_differences[segment_id] for segment_id in unproven], config.confidence)
+        if alike or (low > 0.0 and mean >= threshold):
+            kept.update(unproven)
+    segments = tuple(one.segment_id for one in decisions if one.segment_id in kept)
+    if gains and len(segments) == len(decisions):
+        return "segment", segments
+    if segments:
+        return "segment only", segments
     undecided = (
         difference.low <= 0.0 <= difference.high
         and difference.low <= threshold <= difference.high
         and difference.minimum_detectable_effect > threshold
     )
-    if enough_users and difference.low > 0.0 and difference.mean >= threshold:
-        if len(not_losing) == len(decisions):
-            return "segment", not_losing
-        return ("segment only", not_losing) if not_losing else ("do not segment", ())
-    if gaining:
-        return "segment only", gaining
-    return ("not enough data to say" if undecided or not enough_users else "do not segment"), ()
+    return ("not enough data to say" if undecided else "do not segment"), ()
 
 
 def _sentence(verdict: Verdict, segment_differences: Mapping[str, Estimate], config: EvaluationConfig) -> str:
@@ -198,7 +212,9 @@ def _sentence(verdict: Verdict, segment_differences: Mapping[str, Estimate], con
             f"reliably detect only differences of {verdict.minimum_detectable_effect:.4f} or more."
         )
     if low > 0.0 and verdict.difference >= verdict.threshold:
-        return f"Do not segment: {numbers}; yet every segment large enough to test is proven to lose."
+        if all(one.decision == "loss" for one in verdict.decisions):
+            return f"Do not segment: {numbers}; yet every segment large enough to test is proven to lose."
+        return f"Do not segment: {numbers}; yet no segments are proven to gain, neither alone nor together."
     if low > 0.0:
         return f"Do not segment: {numbers}; the gain is real but below the {needed}."
     if high < 0.0:
@@ -209,17 +225,16 @@ def _sentence(verdict: Verdict, segment_differences: Mapping[str, Estimate], con
 
 
 def _why_only(verdict: Verdict, segment_differences: Mapping[str, Estimate]) -> str:
-    """Which proven gains or losses narrow the verdict to some segments."""
-    gains = {one.segment_id for one in verdict.decisions if one.decision == "gain"}
-    narrowed_by_gains = set(verdict.segments) <= gains
-    shown = [
-        one.segment_id
-        for one in verdict.decisions
-        if (one.decision == "gain" if narrowed_by_gains else one.decision == "loss")
-    ]
-    numbers = _listed([f"{segment_id} ({signed(segment_differences[segment_id].mean)})" for segment_id in shown])
-    kind = "a gain is proven for" if narrowed_by_gains else "a loss is proven for"
-    return f"{kind} {numbers}, corrected for testing {len(verdict.decisions)} segments"
+    """What narrows the verdict to some segments."""
+    by_decision: dict[str, list[str]] = {"gain": [], "loss": [], "unproven": []}
+    for one in verdict.decisions:
+        decision = one.decision if one.decision in by_decision else "unproven"
+        by_decision[decision].append(one.segment_id)
+    unproven_kept = not set(by_decision["unproven"]).isdisjoint(verdict.segments)
+    kind = "loss" if unproven_kept else "gain"
+    numbers = _listed([f"{name} ({signed(segment_differences[name].mean)})" for name in by_decision[kind]])
+    others = "" if unproven_kept or not by_decision["unproven"] else " and none worth having for the rest"
+    return f"a {kind} is proven for {numbers}{others}, corrected for testing {len(verdict.decisions)} segments"
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import f_oneway
 
 from segflow.evaluation import statistics
-from segflow.evaluation.statistics import Estimate, bootstrap_means, estimate, seed_share
+from segflow.evaluation.statistics import Estimate, bootstrap_means, estimate, same_mean_p_value, seed_share, together
 
 from .conftest import ndcg_differences
 
@@ -144,3 +145,21 @@ def test_too_few_users_and_missing_values_are_refused(values: np.ndarray) -> Non
 def test_a_code_without_a_row_is_refused() -> None:
     with pytest.raises(ValueError, match="a row of each"):
         estimates(np.ones((3, 1)), users=np.array([0, 2, 2]))
+
+
+def test_groups_are_compared_and_joined_as_their_users_would_be() -> None:
+    rng = np.random.default_rng(4)
+    groups = [rng.normal(0.1 * number, 1.0, size) for number, size in enumerate((30, 80, 200))]
+    parts = [estimates(group[:, None])[0] for group in groups]
+    assert same_mean_p_value(parts) == pytest.approx(f_oneway(*groups).pvalue)
+    assert same_mean_p_value(parts[:1]) == same_mean_p_value([]) == 1.0
+    mean, low = together(parts, 0.95)
+    joined = estimates(np.concatenate(groups)[:, None])[0]
+    assert mean == pytest.approx(joined.mean)
+    assert low == pytest.approx(joined.mean - 1.96 * joined.standard_error, abs=0.01)
+
+
+def test_groups_without_any_spread_are_the_same_or_not() -> None:
+    still, risen = (estimates(np.full((10, 1), level))[0] for level in (0.0, 0.5))
+    assert same_mean_p_value([still, still]) == 1.0
+    assert same_mean_p_value([still, risen]) == 0.0

@@ -17,7 +17,7 @@ import pandas as pd
 from segflow.config import EvaluationConfig
 from segflow.errors import UserError
 from segflow.evaluation.metrics import METRICS
-from segflow.evaluation.statistics import Estimate, estimate
+from segflow.evaluation.statistics import Estimate, estimate, seed_share
 from segflow.evaluation.verdict import Role, Verdict, best_control, decide, segments_arm
 
 PRIMARY_METRIC = "ndcg_10"
@@ -40,13 +40,20 @@ class ArmRow:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The segments arm minus another arm, paired over users."""
+    """One arm minus another, paired over users.
+
+    What the seeds of training do, apart from what users do: `seed_spread` is the standard deviation of the mean difference
+    between seeds, which no interval holds; `seed_share` is how much of the squared standard error is noise of single users
+    between seeds. None where an arm has one seed, or the two have different ones.
+    """
 
     task: str
     against: str
     role: Role
     is_best_control: bool
     difference: Estimate
+    seed_spread: float | None
+    seed_share: float | None
 
 
 @dataclass(frozen=True)
@@ -88,12 +95,18 @@ class EvaluationSummary:
 
 @dataclass(frozen=True)
 class _Task:
-    """The results of one task, averaged over seeds: values (arms, users, metrics), all in fixed order."""
+    """The results of one task, a row for each user and week, in fixed order.
+
+    values: (arms, rows, metrics), averaged over seeds. by_seed: of each arm the primary metric (seeds, rows).
+    users: (rows,) codes 0..U-1.
+    """
 
     name: str
     arms: list[str]
     metrics: list[str]
     values: npt.NDArray[np.float64]
+    by_seed: dict[str, pd.DataFrame]
+    users: npt.NDArray[np.int64]
     segment_ids: npt.NDArray[np.object_]
 
     def primary(self, arm: str) -> npt.NDArray[np.float64]:
@@ -105,7 +118,9 @@ def summarize(
 ) -> EvaluationSummary:
     """Average over seeds per user, estimate, compare and decide.
 
-    results: columns `user_id`, `arm`, `seed`, `task` ('all', 'new', ...), `segment_id` (the user's *real* segment in
+    Results of several test weeks are one test: each user's week counts alike, and a user's weeks are drawn together.
+
+    results: columns `week`, `user_id`, `arm`, `seed`, `task` ('all', 'new', ...), `segment_id` (the user's *real* segment in
     every row, null for users without one) and metrics named as in metrics.py, among them `ndcg_10`; other columns are
     ignored. NaN marks users without a relevant item in the task, who are left out. roles: role of each arm.
     The verdict rests on task 'all'; the other tasks are reported the same way without one. `segmented` is false for a
@@ -116,14 +131,14 @@ def summarize(
     if set(results["arm"]) != set(roles):
         raise ValueError(f"arms in the results {sorted(set(results['arm']))} differ from the roles {sorted(roles)}")
     # Sums depend on their order in the last digits, so the order of the rows is fixed first.
-    results = results.dropna(subset=[PRIMARY_METRIC]).sort_values(["task", "arm", "user_id", "seed"])
+    results = results.dropna(subset=[PRIMARY_METRIC]).sort_values(["task", "arm", "week", "user_id", "seed"])
     tasks = _tasks(results, list(roles))
     arms: list[ArmRow] = []
     comparisons: list[Comparison] = []
     segments: list[SegmentRow] = []
     overall_ranker: list[Comparison] = []
     for task in tasks:
-        arms += _arm_rows(task, results[results["task"] == task.name], roles, config, seed)
+        arms += _arm_rows(task, roles, config, seed)
         control = best_control({row.arm: row.primary.mean for row in arms if row.task == task.name}, roles)
         comparisons += _comparisons(task, under_test, control, roles, config, seed)
         segments += _segment_rows(task, under_test, control, config, seed)
@@ -147,8 +162,8 @@ def summarize(
         global_comparisons=overall_ranker,
         segments=segments,
         worst_segment=min(tested, key=lambda segment_id: tested[segment_id].mean, default=None),
-        users_by_task={task.name: task.values.shape[1] for task in tasks},
-        users_without_segment=int(pd.isna(tasks[0].segment_ids).sum()),
+        users_by_task={task.name: int(task.users.max()) + 1 for task in tasks},
+        users_without_segment=len(set(tasks[0].users[pd.isna(tasks[0].segment_ids)])),
         settings=config,
     )
 
@@ -157,7 +172,7 @@ def _tasks(results: pd.DataFrame, arms: list[str]) -> list[_Task]:
     """The tasks that two users at least were tested in, the primary one first. Raises UserError without that one."""
     names = sorted(results["task"].unique(), key=lambda name: (name != PRIMARY_TASK, name))
     tasks = [_task(results[results["task"] == name], name, arms) for name in names]
-    tasks = [task for task in tasks if task.values.shape[1] >= 2]
+    tasks = [task for task in tasks if task.users.max() >= 1]
     if not tasks or tasks[0].name != PRIMARY_TASK:
         raise UserError(
             "the test week holds fewer than 2 users who interact with a candidate item, so nothing can be compared: "
@@ -167,26 +182,29 @@ def _tasks(results: pd.DataFrame, arms: list[str]) -> list[_Task]:
 
 
 def _task(results: pd.DataFrame, name: str, arms: list[str]) -> _Task:
-    """Average over seeds per user and put every arm's users in the same order."""
+    """Average over seeds per user and week, and put every arm's rows in the same order."""
     metrics = [column for column in results.columns if column.rpartition("_")[0] in METRICS]
-    rows = results.groupby(["arm", "user_id"], sort=True)[metrics]
-    repeats = rows.size().groupby(level="arm").nunique()
-    if (repeats > 1).any():
-        raise ValueError(f"task '{name}': some users of arms {list(repeats.index[repeats > 1])} lack some seeds")
-    means = rows.mean()
-    first = results.drop_duplicates("user_id").set_index("user_id").sort_index()
-    per_arm = []
+    first = results.drop_duplicates(["week", "user_id"]).set_index(["week", "user_id"]).sort_index()
+    by_seed, values = {}, []
     for arm in arms:
-        of_arm = means.loc[arm]
-        if not of_arm.index.equals(first.index):
-            raise ValueError(f"task '{name}': arm '{arm}' has {len(of_arm)} users, other arms {len(first)}")
-        per_arm.append(of_arm.to_numpy(dtype=np.float64))
-    return _Task(name, arms, metrics, np.stack(per_arm), first["segment_id"].to_numpy(dtype=object))
+        of_arm = results[results["arm"] == arm]
+        means = of_arm.groupby(["week", "user_id"])[metrics].mean()
+        if not means.index.equals(first.index):
+            raise ValueError(f"task '{name}': arm '{arm}' has {len(means)} users, other arms {len(first)}")
+        by_seed[arm] = of_arm.pivot(index="seed", columns=["week", "user_id"], values=PRIMARY_METRIC)
+        if by_seed[arm].isna().any(axis=None):
+            raise ValueError(f"task '{name}': some users of arm '{arm}' lack some seeds")
+        values.append(means.to_numpy(dtype=np.float64))
+    users = np.unique(first.index.get_level_values("user_id"), return_inverse=True)[1]
+    return _Task(name, arms, metrics, np.stack(values), by_seed, users, first["segment_id"].to_numpy(dtype=object))
 
 
-def _estimate(columns: list[npt.NDArray[np.float64]], config: EvaluationConfig, seed: int) -> list[Estimate]:
+def _estimate(
+    columns: list[npt.NDArray[np.float64]], users: npt.NDArray[np.int64], config: EvaluationConfig, seed: int
+) -> list[Estimate]:
     return estimate(
         np.stack(columns, axis=1),
+        users=np.unique(users, return_inverse=True)[1],
         confidence=config.confidence,
         power=config.power,
         samples=config.bootstrap_samples,
@@ -194,14 +212,11 @@ def _estimate(columns: list[npt.NDArray[np.float64]], config: EvaluationConfig, 
     )
 
 
-def _arm_rows(
-    task: _Task, results: pd.DataFrame, roles: Mapping[str, Role], config: EvaluationConfig, seed: int
-) -> list[ArmRow]:
-    estimates = _estimate([task.primary(arm) for arm in task.arms], config, seed)
-    by_seed = results.groupby(["arm", "seed"])[PRIMARY_METRIC].mean()
+def _arm_rows(task: _Task, roles: Mapping[str, Role], config: EvaluationConfig, seed: int) -> list[ArmRow]:
+    estimates = _estimate([task.primary(arm) for arm in task.arms], task.users, config, seed)
     rows = []
     for arm, primary, values in zip(task.arms, estimates, task.values, strict=True):
-        seed_means = by_seed.loc[arm].to_numpy(dtype=np.float64)
+        seed_means = task.by_seed[arm].mean(axis=1).to_numpy(dtype=np.float64)
         rows.append(
             ArmRow(
                 task=task.name,
@@ -221,11 +236,7 @@ def _comparisons(
 ) -> list[Comparison]:
     """The segments arm against every other arm, the best control first."""
     others = sorted((arm for arm in task.arms if arm != under_test), key=lambda arm: arm != control)
-    differences = _estimate([task.primary(under_test) - task.primary(arm) for arm in others], config, seed)
-    return [
-        Comparison(task.name, arm, roles[arm], arm == control, difference)
-        for arm, difference in zip(others, differences, strict=True)
-    ]
+    return _compared(task, under_test, others, control, roles, config, seed)
 
 
 def _global_comparisons(
@@ -234,14 +245,40 @@ def _global_comparisons(
     """The global ranker against every baseline; nothing where one of them is missing."""
     baselines = [arm for arm in task.arms if roles[arm] == "baseline"]
     rankers = [arm for arm in task.arms if roles[arm] == "global"]
-    if not baselines or not rankers:
-        return []
-    ours = task.primary(rankers[0])
-    differences = _estimate([ours - task.primary(arm) for arm in baselines], config, seed)
+    return _compared(task, rankers[0], baselines, None, roles, config, seed) if baselines and rankers else []
+
+
+def _compared(
+    task: _Task,
+    arm: str,
+    others: list[str],
+    control: str | None,
+    roles: Mapping[str, Role],
+    config: EvaluationConfig,
+    seed: int,
+) -> list[Comparison]:
+    """`arm` minus each of the others."""
+    columns = [task.primary(arm) - task.primary(other) for other in others]
+    found = _estimate(columns, task.users, config, seed)
     return [
-        Comparison(task.name, arm, "baseline", False, difference)
-        for arm, difference in zip(baselines, differences, strict=True)
+        Comparison(
+            task.name,
+            other,
+            roles[other],
+            other == control,
+            difference,
+            *_seed_noise(task.by_seed[arm], task.by_seed[other], difference),
+        )
+        for other, difference in zip(others, found, strict=True)
     ]
+
+
+def _seed_noise(ours: pd.DataFrame, theirs: pd.DataFrame, difference: Estimate) -> tuple[float | None, float | None]:
+    """`seed_spread` and `seed_share` of a comparison, from the primary metric (seeds, rows) of both arms."""
+    if len(ours) < 2 or not ours.index.equals(theirs.index):
+        return None, None
+    values = ours.to_numpy(np.float64) - theirs.to_numpy(np.float64)
+    return float(values.mean(axis=1).std(ddof=1)), seed_share(values, difference.standard_error)
 
 
 def _segment_rows(task: _Task, under_test: str, control: str, config: EvaluationConfig, seed: int) -> list[SegmentRow]:
@@ -250,15 +287,17 @@ def _segment_rows(task: _Task, under_test: str, control: str, config: Evaluation
     for segment_id in sorted(set(task.segment_ids[known])):
         members = task.segment_ids == segment_id
         ours, theirs = task.primary(under_test)[members], task.primary(control)[members]
-        enough = len(ours) >= config.minimum_users
+        users = len(set(task.users[members]))
         rows.append(
             SegmentRow(
                 task=task.name,
                 segment_id=str(segment_id),
-                users=len(ours),
+                users=users,
                 segments_mean=float(ours.mean()),
                 control_mean=float(theirs.mean()),
-                difference=_estimate([ours - theirs], config, seed)[0] if enough else None,
+                difference=_estimate([ours - theirs], task.users[members], config, seed)[0]
+                if users >= config.minimum_users
+                else None,
             )
         )
     return rows

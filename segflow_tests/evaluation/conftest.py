@@ -91,6 +91,7 @@ def make_results() -> MakeResults:
                     frames.append(
                         pd.DataFrame(
                             {
+                                "week": pd.Timestamp("2017-11-20").date(),
                                 "user_id": ids,
                                 "arm": arm,
                                 "seed": seed,

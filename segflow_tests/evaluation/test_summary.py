@@ -95,6 +95,43 @@ def test_row_order_does_not_matter_and_json_is_strict(make_results: MakeResults,
     assert values["settings"]["minimum_relative_gain"] == config.minimum_relative_gain
 
 
+def test_several_weeks_are_one_test_in_which_a_user_counts_once(
+    make_results: MakeResults, config: EvaluationConfig
+) -> None:
+    first = make_results(users=400)
+    second = first[~first["user_id"].isin(["u00001", "u00002"])].assign(week=first["week"].max() + pd.Timedelta(days=7))
+    both = summarize(pd.concat([first, second]), ROLES, config, seed=0)
+    alone = summarize(first, ROLES, config, seed=0)
+    assert both.users_by_task == {"all": 400, "new": 400}
+    assert (both.verdict.users, both.verdict.best_control) == (400, alone.verdict.best_control)
+    once, twice = alone.comparisons[0].difference, both.comparisons[0].difference
+    # The same users did the same again, so the second week tells nothing new.
+    assert twice.standard_error == pytest.approx(once.standard_error, rel=0.02)
+    assert twice.high - twice.low == pytest.approx(once.high - once.low, rel=0.1)
+    rows = pd.concat([first, second]).query("task == 'all'").groupby("arm")["ndcg_10"].mean()
+    assert twice.mean == pytest.approx(rows["segments"] - rows[both.verdict.best_control])
+    segments = {row.segment_id: row.users for row in both.segments if row.task == "all"}
+    assert segments == {row.segment_id: row.users for row in alone.segments if row.task == "all"}
+
+
+def test_what_seeds_do_to_all_users_stands_apart_from_what_users_do(
+    make_results: MakeResults, config: EvaluationConfig
+) -> None:
+    results = make_results(users=400)
+    lucky = (results["arm"] == "segments") & (results["seed"] == 1)
+    results.loc[lucky, "ndcg_10"] += 0.3
+    found, before = (summarize(one, ROLES, config, seed=0) for one in (results, make_results(users=400)))
+    for one, plain in zip(found.comparisons, before.comparisons, strict=True):
+        if one.role == "baseline":
+            assert one.seed_spread is one.seed_share is None
+        elif one.task == "all":
+            # One of three seeds is 0.3 higher.
+            assert one.seed_spread == pytest.approx(0.3 / 3**0.5, rel=0.02)
+            assert one.difference.standard_error == pytest.approx(plain.difference.standard_error)
+            # Noise between seeds has a third of the deviation of what an arm does to a user, and three seeds are averaged.
+            assert one.seed_share == pytest.approx((1 / 9 / 3) / (1 + 1 / 9 / 3), rel=0.15)
+
+
 def test_users_without_relevant_items_and_other_columns_are_left_out(
     make_results: MakeResults, config: EvaluationConfig
 ) -> None:

@@ -1,7 +1,7 @@
 """The reference pages of the docs, generated from the declarations they describe: `python -m segflow.reference docs`.
 
-Lives here: tables and settings as Markdown. Does not live here: what the tables and settings are (`tables/`,
-`config/`), and pages that people write.
+Lives here: tables and settings as Markdown, and the schema of a report's JSON. Does not live here: what these are (`tables/`,
+`config/`, `evaluation/`), and pages that people write.
 """
 
 from __future__ import annotations
@@ -61,9 +61,16 @@ def settings_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def report_schema() -> str:
+    """The JSON Schema of `evaluation_report.summary`."""
+    from segflow.evaluation.record import json_schema
+
+    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
 def pages() -> dict[str, str]:
     """File name -> content."""
-    return {"tables.md": tables_page(), "settings.md": settings_page()}
+    return {"tables.md": tables_page(), "settings.md": settings_page(), "report.schema.json": report_schema()}
 
 
 def _table_section(table: Table) -> Iterator[str]:

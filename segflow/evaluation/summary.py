@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -74,7 +75,8 @@ class EvaluationSummary:
 
     `comparisons` are the segments arm minus every other arm, `global_comparisons` the global ranker minus every baseline:
     whether a trained ranker is worth having at all.
-    `worst_segment` is the one with the lowest difference in the primary task.
+    `worst_segment` is the one with the lowest difference in the primary task. `schema_version` changes when a reader of the
+    JSON has to.
     """
 
     verdict: Verdict
@@ -86,9 +88,10 @@ class EvaluationSummary:
     users_by_task: dict[str, int]
     users_without_segment: int
     settings: EvaluationConfig
+    schema_version: Literal[1] = field(default=1, kw_only=True)
 
     def to_json(self) -> str:
-        """The summary as strict JSON text (no NaN)."""
+        """The summary as strict JSON text (no NaN), by the schema in `record.py`."""
         values = {**asdict(self), "settings": self.settings.model_dump()}
         return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
 

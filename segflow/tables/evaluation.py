@@ -52,7 +52,7 @@ EVALUATION_REPORT = Table(
         WEEK,
         Column("outcome", "VARCHAR", "verdict"),
         Column("sentence", "VARCHAR", "the verdict in one sentence"),
-        Column("summary", "VARCHAR", "every figure of the page as JSON"),
+        Column("summary", "VARCHAR", "every figure of the test as JSON, by `report.schema.json`"),
         Column("html", "VARCHAR", "the page"),
     ),
     key=("week",),

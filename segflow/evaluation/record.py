@@ -1,0 +1,44 @@
+"""The summary of a report as JSON: its published schema, and reading it back.
+
+What lives here: what makes `evaluation_report.summary` a format that others can rely on. What does not: the shapes themselves
+(summary.py, statistics.py, verdict.py), from which the schema is derived.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic.json_schema import GenerateJsonSchema
+
+from segflow.errors import UserError
+from segflow.evaluation.summary import EvaluationSummary
+
+
+class _Closed(GenerateJsonSchema):
+    """Objects hold what is declared and nothing else, so that a misspelled name does not pass for an absent one."""
+
+    def dataclass_schema(self, schema: Any) -> dict[str, Any]:
+        return {**super().dataclass_schema(schema), "additionalProperties": False}
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of what `EvaluationSummary.to_json` writes."""
+    found = TypeAdapter(EvaluationSummary).json_schema(mode="serialization", schema_generator=_Closed)
+    return {"$schema": GenerateJsonSchema.schema_dialect, **found}
+
+
+def read_summary(text: str, where: str) -> EvaluationSummary:
+    """The summary that was written as `text`; `where` names its place in the message.
+
+    Raises UserError when it was written by a version of segflow whose summaries had another form.
+    """
+    try:
+        return TypeAdapter(EvaluationSummary).validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the summary"
+        raise UserError(
+            f"{where}: its summary has another form than this version writes ({place}: {first['msg']}); "
+            "make the report of that week again with `segflow run --week`"
+        ) from error

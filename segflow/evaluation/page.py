@@ -14,16 +14,16 @@ from typing import Any
 import pandas as pd
 
 from segflow.config import Config
-from segflow.evaluation.lists import ListQuality
-from segflow.evaluation.report import (
+from segflow.evaluation.content import (
     Accounting,
     AttributeRow,
     LedgerRow,
     ReportInput,
     SegmentCard,
     SweepRow,
-    render,
 )
+from segflow.evaluation.lists import ListQuality
+from segflow.evaluation.report import render
 from segflow.evaluation.summary import EvaluationSummary, summarize
 from segflow.evaluation.verdict import Role
 from segflow.representation.probe_rows import ProbeRow

@@ -9,8 +9,7 @@ import pandas as pd
 import pytest
 
 from segflow.config import EvaluationConfig
-from segflow.evaluation.lists import ListQuality
-from segflow.evaluation.report import (
+from segflow.evaluation.content import (
     Accounting,
     AttributeRow,
     LedgerRow,
@@ -18,6 +17,7 @@ from segflow.evaluation.report import (
     SegmentCard,
     SweepRow,
 )
+from segflow.evaluation.lists import ListQuality
 from segflow.evaluation.summary import summarize
 from segflow.evaluation.verdict import Role
 from segflow.representation.probe_rows import ProbeRow

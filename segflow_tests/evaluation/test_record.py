@@ -10,8 +10,8 @@ import pytest
 
 from segflow.config import EvaluationConfig
 from segflow.errors import UserError
+from segflow.evaluation.content import ReportInput
 from segflow.evaluation.record import read_summary
-from segflow.evaluation.report import ReportInput
 from segflow.evaluation.summary import EvaluationSummary, summarize
 
 from .conftest import ROLES, MakeResults

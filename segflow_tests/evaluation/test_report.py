@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from segflow.config import EvaluationConfig
 from segflow.evaluation.charts import axis_ticks, sparkline
-from segflow.evaluation.report import Accounting, LedgerRow, ReportInput, SegmentCard, render
+from segflow.evaluation.content import Accounting, LedgerRow, ReportInput, SegmentCard
+from segflow.evaluation.report import render
 from segflow.evaluation.summary import summarize
 from segflow.evaluation.verdict import Outcome
 from segflow.segments.drawing import Picture
@@ -78,10 +79,12 @@ def test_nothing_is_loaded_from_elsewhere(report_input: ReportInput) -> None:
     page = Page(html)
     assert not {tag for tag, _ in page.tags} & {"script", "link", "img", "iframe", "object", "embed", "base"}
     assert not re.search(r"url\(|@import|https?://", html)
-    targets = [attributes["href"] or "" for tag, attributes in page.tags if tag == "a"]
+    links = [attributes for tag, attributes in page.tags if tag == "a"]
+    targets = [str(link["href"]) for link in links if "download" not in link]
     ids = {attributes.get("id") for _, attributes in page.tags}
     assert targets
     assert all(target.startswith("#") and target[1:] in ids for target in targets)
+    assert all(str(link["href"]).startswith("data:") for link in links if "download" in link)
 
 
 def test_charts_and_tables_can_be_read_aloud(report_input: ReportInput) -> None:
@@ -132,7 +135,7 @@ def test_a_week_without_segments_says_so_and_shows_no_comparison(
     assert "show no segments that chance would not draw" in page.text
     assert "Difference to the best control" not in page.text
     ids = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
-    targets = [str(attributes["href"]) for tag, attributes in page.tags if tag == "a"]
+    targets = [str(attributes["href"]) for tag, attributes in page.tags if tag == "a" and "download" not in attributes]
     assert {target[1:] for target in targets} <= ids
 
 

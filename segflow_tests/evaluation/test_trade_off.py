@@ -8,10 +8,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from segflow.evaluation.content import ReportInput
 from segflow.evaluation.lists import DIVERSITY_WEIGHTS
 from segflow.evaluation.metrics import ranking_metrics
 from segflow.evaluation.protocol import Arm, list_qualities
-from segflow.evaluation.report import ReportInput, render
+from segflow.evaluation.report import render
 from segflow.rankers.examples import Examples
 from segflow.rankers.features import Pairs
 

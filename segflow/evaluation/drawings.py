@@ -1,0 +1,106 @@
+"""Which charts the report shows, and what stands in them.
+
+What does not live here: how a chart is drawn (charts.py) and where it stands (report.html.jinja).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from markupsafe import Markup
+
+from segflow.evaluation.charts import Interval, Line, Point, curve_plot, interval_plot, sparkline
+from segflow.evaluation.content import TASK_TITLES, LedgerRow
+from segflow.evaluation.lists import ListQuality
+from segflow.evaluation.statistics import Estimate
+from segflow.evaluation.summary import PRIMARY_TASK, EvaluationSummary
+from segflow.evaluation.verdict import plain_name, signed
+
+
+def _difference(label: str, estimate: Estimate, kind: str) -> Interval:
+    text = f"{signed(estimate.mean)}  [{signed(estimate.low)}, {signed(estimate.high)}]"
+    return Interval(label, estimate.mean, estimate.low, estimate.high, kind, text)
+
+
+def _reference_lines(summary: EvaluationSummary) -> list[Line]:
+    return [Line(0.0, "no difference", "zero"), Line(summary.verdict.threshold, "worth having", "needed")]
+
+
+def differences_chart(summary: EvaluationSummary) -> Markup:
+    """Against the global ranker and every control; simple baselines lie far off and would flatten the scale."""
+    rows = [
+        _difference(plain_name(row.against) + (" (best)" if row.is_best_control else ""), row.difference, row.role)
+        for row in summary.comparisons
+        if row.task == PRIMARY_TASK and row.role != "baseline"
+    ]
+    return interval_plot(
+        rows,
+        _reference_lines(summary),
+        "Difference in NDCG@10 between the rankers per segment and each control, with intervals: "
+        + "; ".join(f"{row.label} {row.text}" for row in rows),
+    )
+
+
+def arms_chart(summary: EvaluationSummary, task: str) -> Markup:
+    """NDCG@10 of each arm of a task, the best first."""
+    rows = [
+        Interval(
+            plain_name(row.arm),
+            row.primary.mean,
+            row.primary.low,
+            row.primary.high,
+            row.role,
+            f"{row.primary.mean:.4f}  [{row.primary.low:.4f}, {row.primary.high:.4f}]",
+        )
+        for row in sorted(summary.arms, key=lambda row: -row.primary.mean)
+        if row.task == task
+    ]
+    title = TASK_TITLES.get(task, task)
+    return interval_plot(
+        rows, [], f"{title}: mean NDCG@10 of each arm. " + "; ".join(f"{row.label} {row.text}" for row in rows)
+    )
+
+
+def segments_chart(summary: EvaluationSummary, names: Mapping[str, str]) -> Markup:
+    """The difference to the best control in each segment; empty where none could be tested."""
+    rows = [
+        _difference(names.get(row.segment_id, row.segment_id), row.difference, "segments")
+        for row in summary.segments
+        if row.task == PRIMARY_TASK and row.difference is not None
+    ]
+    if not rows:
+        return Markup("")
+    return interval_plot(
+        rows,
+        _reference_lines(summary),
+        "Difference in NDCG@10 to the best control in each segment: "
+        + "; ".join(f"{row.label} {row.text}" for row in rows),
+    )
+
+
+def trade_off_chart(rows: Sequence[ListQuality]) -> Markup:
+    """What diversity costs, by its weight; empty where lists were not re-ranked."""
+    if not rows:
+        return Markup("")
+    points = [
+        Point(
+            row.distance,
+            row.ndcg_10,
+            f"{row.diversity_weight:g}",
+            f"weight {row.diversity_weight:g}: NDCG@10 {row.ndcg_10:.4f}, distance {row.distance:.3f}",
+        )
+        for row in rows
+    ]
+    axes = ("how unlike the items of a list are (mean text distance) →", "NDCG@10 ↑")
+    return curve_plot(points, axes, "NDCG@10 against the diversity of lists, by weight of diversity")
+
+
+def sparklines(ledger: Sequence[LedgerRow]) -> dict[str, Markup]:
+    """Size over the weeks of each segment."""
+    sizes: dict[str, list[int]] = {}
+    for row in sorted(ledger, key=lambda row: row.week):
+        sizes.setdefault(row.segment_id, []).append(row.size)
+    return {
+        segment_id: sparkline(values, "users by week: " + ", ".join(map(str, values)))
+        for segment_id, values in sizes.items()
+    }

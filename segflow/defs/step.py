@@ -5,9 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import os
-import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
@@ -22,6 +21,7 @@ from segflow.defs.provenance import ASPECTS, CODE, CONTENT, INPUTS, TABLE_VERSIO
 from segflow.defs.resources import Segflow
 from segflow.errors import UserError
 from segflow.events.days import Days, spans
+from segflow.pages import escaped
 from segflow.storage import ViolationsError, Written, connect
 from segflow.storage.checks import CHECKS
 from segflow.tables import Table
@@ -240,10 +240,18 @@ class Step:
         """Show a picture on the materialization, and keep it as an artifact of the MLflow run."""
         svg = picture.standalone()
         self.run.text(svg, f"{picture.name}.svg")
-        image = base64.b64encode(svg.encode()).decode()
-        text = re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", picture.caption)
-        shown = f"![{picture.title}](data:image/svg+xml;base64,{image})\n\n{text}"
+        shown = f"![{picture.title}]({_image(svg)})\n\n{escaped(picture.caption)}"
         self.note(**{f"picture_{picture.name}": dg.MetadataValue.md(shown)})
+
+    def summary(self, markdown: Callable[[str | None], str], svg: str) -> None:
+        """Show a text with one picture on the materialization, and keep both as artifacts of the MLflow run.
+
+        markdown: makes the text from the address of its picture; svg: the picture, empty if there is none.
+        """
+        if svg:
+            self.run.text(svg, "summary.svg")
+        self.run.text(markdown("summary.svg" if svg else None), "summary.md")
+        self.note(summary=dg.MetadataValue.md(markdown(_image(svg) if svg else None)))
 
     def page(self, name: str, html: str) -> Path:
         """Write a page below `report.folder`, whole or not at all, for people to open and send."""
@@ -348,6 +356,11 @@ class Step:
             CONTENT: written.digests[partition],
             INPUTS: self._inputs[key],
         }
+
+
+def _image(svg: str) -> str:
+    """The picture as an address that holds it."""
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
 
 
 def storage_key(key: str) -> Partition:

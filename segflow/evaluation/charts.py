@@ -1,16 +1,19 @@
 """Charts of the report as inline SVG, coloured by the page's own style sheet.
 
 What lives here: geometry and markup of each chart. What does not: the choice of what is drawn (report.py) and the
-colours (pages/page.css.jinja). Every text goes through `Markup.format`, which escapes it.
+colours (chart.css.jinja, pages/page.css.jinja). Every text goes through `Markup.format`, which escapes it.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
+
+from segflow.pages import environment, light_colours
 
 _WIDTH = 900
 _LABEL_WIDTH = 262
@@ -135,6 +138,17 @@ def curve_plot(points: Sequence[Point], axes: tuple[str, str], description: str)
             + Markup('<text class="value" x="{}" y="{}">{}</text>').format(x + 9, y - 7, point.label)
         )
     return Markup("").join([*parts, Markup("</g></svg>")])
+
+
+def standalone(chart: Markup) -> str:
+    """A chart as an SVG file of its own: on white, with the colours of a light page."""
+    found = re.search(r'viewBox="0 0 (\d+) (\d+)"', chart)
+    if found is None:
+        raise ValueError("a chart begins with its viewBox")
+    style = light_colours() + environment("segflow.evaluation").get_template("chart.css.jinja").render()
+    start = f'<svg xmlns="http://www.w3.org/2000/svg" width="{found[1]}" height="{found[2]}"'
+    font = 'text { font-family: system-ui, "Liberation Sans", sans-serif; } svg.chart { background: var(--panel); }'
+    return str(chart).replace("<svg", start, 1).replace(">", f"><style>{style}{font}</style>", 1)
 
 
 def _interval_row(row: Interval, low: float, mean: float, high: float, y: float) -> Markup:

@@ -112,3 +112,17 @@ class ReportInput:
         return {row.segment_id: row.name for row in self.ledger} | {
             card.segment_id: card.name for card in self.segments
         }
+
+
+def statement(summary: EvaluationSummary) -> str:
+    """The verdict's sentence without its outcome, which stands above it as the heading."""
+    found = summary.verdict.sentence.partition(": ")[2]
+    return found[:1].upper() + found[1:]
+
+
+def heading(summary: EvaluationSummary, names: Mapping[str, str]) -> str:
+    """The outcome, with the names of the segments that it is for. names: segment id -> name."""
+    outcome = summary.verdict.outcome.capitalize()
+    if summary.verdict.outcome != "segment only":
+        return outcome
+    return f"{outcome} {', '.join(names.get(one, one) for one in summary.verdict.segments)}"

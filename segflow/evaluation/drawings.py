@@ -15,6 +15,7 @@ from segflow.evaluation.lists import ListQuality
 from segflow.evaluation.statistics import Estimate
 from segflow.evaluation.summary import PRIMARY_TASK, EvaluationSummary
 from segflow.evaluation.verdict import plain_name, signed
+from segflow.pages import percent
 
 
 def _difference(label: str, estimate: Estimate, kind: str) -> Interval:
@@ -39,6 +40,39 @@ def differences_chart(summary: EvaluationSummary) -> Markup:
         "Difference in NDCG@10 between the rankers per segment and each control, with intervals: "
         + "; ".join(f"{row.label} {row.text}" for row in rows),
     )
+
+
+def first_chart(summary: EvaluationSummary) -> Markup:
+    """The one chart that shows the verdict: without segments it is whether a trained ranker is worth having at all.
+
+    Empty where there is nothing to compare with.
+    """
+    if summary.verdict.segmented:
+        return differences_chart(summary)
+    rows = [
+        _difference(plain_name(row.against), row.difference, "global")
+        for row in summary.global_comparisons
+        if row.task == PRIMARY_TASK
+    ]
+    if not rows:
+        return Markup("")
+    return interval_plot(
+        rows,
+        [Line(0.0, "no difference", "zero")],
+        "Difference in NDCG@10 between the global ranker and each simple baseline: "
+        + "; ".join(f"{row.label} {row.text}" for row in rows),
+    )
+
+
+def first_caption(summary: EvaluationSummary) -> str:
+    """What one sees in the first chart."""
+    what = (
+        "Rankers per segment minus each arm without real segments, NDCG@10 over the same users. Dots right of zero favour the "
+        "segments"
+        if summary.verdict.segmented
+        else "The global ranker minus each simple baseline, NDCG@10 over the same users. Dots right of zero favour the ranker"
+    )
+    return f"{what}; the line through a dot is the {percent(summary.settings.confidence, 0)} interval."
 
 
 def arms_chart(summary: EvaluationSummary, task: str) -> Markup:

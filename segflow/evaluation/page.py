@@ -6,14 +6,16 @@ The statistics are in `summary.py`, the page itself in `report.py`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from typing import Any
 
 import pandas as pd
 
 from segflow.config import Config
+from segflow.evaluation.charts import standalone
 from segflow.evaluation.content import (
     Accounting,
     AttributeRow,
@@ -22,7 +24,9 @@ from segflow.evaluation.content import (
     SegmentCard,
     SweepRow,
 )
+from segflow.evaluation.drawings import first_chart
 from segflow.evaluation.lists import ListQuality
+from segflow.evaluation.markdown import markdown
 from segflow.evaluation.report import render
 from segflow.evaluation.summary import EvaluationSummary, summarize
 from segflow.evaluation.verdict import Role
@@ -36,10 +40,15 @@ _SHOWN = 6
 
 @dataclass(frozen=True)
 class Report:
-    """A finished report: the page, every figure behind it, and what to log."""
+    """A finished report: the page, every figure behind it, and what to log.
+
+    chart: the first one, as an SVG file; empty where there is none. markdown: the report in short, with the chart's address.
+    """
 
     html: str
     json: str
+    chart: str
+    markdown: Callable[[str | None], str]
     outcome: str
     sentence: str
     figures: dict[str, float]
@@ -91,7 +100,16 @@ def write_report(
         pictures={name: Picture(name, **one) for name, one in json.loads(pictures).items()},
     )
     verdict = summary.verdict
-    return Report(render(page), summary.to_json(), verdict.outcome, verdict.sentence, _figures(summary))
+    chart = first_chart(summary)
+    return Report(
+        html=render(page),
+        json=summary.to_json(),
+        chart=standalone(chart) if chart else "",
+        markdown=partial(markdown, page),
+        outcome=verdict.outcome,
+        sentence=verdict.sentence,
+        figures=_figures(summary),
+    )
 
 
 def _figures(summary: EvaluationSummary) -> dict[str, float]:

@@ -10,9 +10,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from segflow.evaluation.advice import next_step
 from segflow.evaluation.appendix import data_link, sheets
-from segflow.evaluation.content import TASK_TITLES, ReportInput
-from segflow.evaluation.drawings import arms_chart, differences_chart, segments_chart, sparklines, trade_off_chart
+from segflow.evaluation.content import TASK_TITLES, ReportInput, heading, statement
+from segflow.evaluation.drawings import (
+    arms_chart,
+    first_caption,
+    first_chart,
+    segments_chart,
+    sparklines,
+    trade_off_chart,
+)
 from segflow.evaluation.lists import ListQuality
 from segflow.evaluation.summary import PRIMARY_TASK, Comparison, EvaluationSummary
 from segflow.evaluation.verdict import plain_name, signed, signed_percent
@@ -38,13 +46,16 @@ def render(report: ReportInput) -> str:
         report=report,
         summary=report.summary,
         verdict=report.summary.verdict,
-        statement=_statement(report.summary.verdict.sentence),
+        heading=heading(report.summary, names),
+        statement=statement(report.summary),
         settings=report.summary.settings,
         names=names,
         task_titles={task: TASK_TITLES.get(task, task) for task in report.summary.users_by_task},
         primary_task=PRIMARY_TASK,
         placebo_range=_control_range(report.summary),
-        differences_chart=differences_chart(report.summary),
+        next_step=next_step(report.summary, names),
+        first_chart=first_chart(report.summary),
+        first_caption=first_caption(report.summary),
         best_baseline=_best_baseline(report.summary),
         arm_charts={task: arms_chart(report.summary, task) for task in report.summary.users_by_task},
         segments_chart=segments_chart(report.summary, names),
@@ -67,12 +78,6 @@ def _trade_off(lists: Sequence[ListQuality]) -> list[ListQuality]:
     """The arm that was re-ranked for diversity, by weight; empty where none was."""
     varied = {row.arm for row in lists if row.diversity_weight}
     return sorted((row for row in lists if row.arm in varied), key=lambda row: row.diversity_weight)
-
-
-def _statement(sentence: str) -> str:
-    """The verdict's sentence without its outcome, which stands above it as the heading."""
-    statement = sentence.partition(": ")[2]
-    return statement[:1].upper() + statement[1:]
 
 
 def _best_baseline(summary: EvaluationSummary) -> Comparison | None:

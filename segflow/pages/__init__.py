@@ -1,9 +1,11 @@
-"""What the HTML pages share: one style sheet, how numbers are spelled, and the escaping of every value.
+"""What the pages share: one style sheet, how numbers are spelled, and the escaping of every value.
 
 What does not live here: any page. A page loads nothing from elsewhere and holds no script.
 """
 
 from __future__ import annotations
+
+import re
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
@@ -19,6 +21,17 @@ def environment(package: str) -> Environment:
     )
     found.filters.update(percent=percent, figure=figure)
     return found
+
+
+def light_colours() -> str:
+    """The colours of a light page as CSS, for a drawing that stands on its own."""
+    style = environment(__name__).get_template("page.css.jinja").render()
+    return style[style.index(":root") : style.index("}") + 1]
+
+
+def escaped(text: str) -> str:
+    """The text in one line, with nothing in it that Markdown or HTML would read as markup."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", " ".join(text.split()))
 
 
 def percent(value: float, digits: int = 1) -> str:

@@ -92,6 +92,7 @@ def ranking_results(step: Step) -> None:
     code=[
         "evaluation",
         "evaluation/report.html.jinja",
+        "evaluation/chart.css.jinja",
         "evaluation/rows_by_outcome.sql",
         "segments/page_ledger.sql",
         "pages",
@@ -128,6 +129,7 @@ def evaluation_report(step: Step) -> None:
     )
     file = step.page(f"{step.week}.html", report.html)
     step.run.text(report.html, "report.html")
+    step.summary(report.markdown, report.chart)
     step.run.metrics(report.figures)
     step.note(verdict=report.outcome, sentence=report.sentence, page=str(file))
     row = {"week": step.week, "outcome": report.outcome, "sentence": report.sentence}

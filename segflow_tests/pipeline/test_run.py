@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 from collections import Counter
-from datetime import timedelta
+from datetime import date, timedelta
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -13,6 +15,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from segflow import tables
 from segflow.defs.jobs import SEGMENT_RANKERS
+from segflow.evaluation.record import read_summary
 from segflow_tests.pipeline.conftest import Made
 
 WRITTEN = set(tables.ALL) - {"newcomer_segments"}
@@ -104,6 +107,26 @@ def test_a_materialization_says_what_was_written_and_leads_to_its_mlflow_run(
             run = client.get_run(str(metadata["mlflow_run"]).rsplit("/", 1)[-1])
             assert run.data.tags["dagster.run_id"] == record.run_id
             assert name in run.data.tags["dagster.asset"].split(",")
+
+
+def test_the_report_is_shown_in_short_on_its_materialization_and_kept_in_mlflow(
+    made: Made, instance: dg.DagsterInstance
+) -> None:
+    event = instance.get_latest_materialization_event(dg.AssetKey("evaluation_report"))
+    assert event is not None
+    assert event.asset_materialization is not None
+    metadata = {key: value.value for key, value in event.asset_materialization.metadata.items()}
+    shown = str(metadata["summary"])
+    client = MlflowClient(f"sqlite:///{made.project.folder}/data/mlflow/mlflow.db")
+    run = client.get_run(str(metadata["mlflow_run"]).rsplit("/", 1)[-1])
+    kept = Path(run.info.artifact_uri.removeprefix("file://"))
+    svg = (kept / "summary.svg").read_bytes()
+    address = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+    assert f"]({address})" in shown
+    assert (kept / "summary.md").read_text(encoding="utf-8") == shown.replace(address, "summary.svg")
+    week = date.fromisoformat(str(event.asset_materialization.partition))
+    (row,) = made.project.read(tables.EVALUATION_REPORT, {"week": week}).to_pylist()
+    assert read_summary(row["summary"], "here").verdict.outcome.capitalize() in shown
 
 
 def test_a_day_of_a_range_does_not_pass_off_the_figures_of_the_range_as_its_own(

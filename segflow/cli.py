@@ -50,7 +50,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.set_defaults(run=_run)
 
-    report = commands.add_parser("report", help="print the latest report")
+    report = commands.add_parser("report", help="print the latest report, or the verdicts of all weeks")
+    report.add_argument("--trend", action="store_true", help="all weeks, as a table and as the page trend.html")
     report.set_defaults(run=_report)
 
     _add_export(commands)
@@ -128,14 +129,14 @@ def _run(options: argparse.Namespace) -> None:
 
     run(options.week, options.weeks, options.force, options.rewrite_history)
     print()
-    _report(options)
+    _report(argparse.Namespace(trend=False))
 
 
 def _report(options: argparse.Namespace) -> None:
-    from segflow.console import summary
+    from segflow.console import summary, write_trend
     from segflow.settings import load
 
-    print(summary(load()))
+    print(write_trend(load()) if options.trend else summary(load()))
 
 
 def _export(options: argparse.Namespace) -> None:

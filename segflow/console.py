@@ -40,6 +40,29 @@ def summary(config: Config) -> str:
     return "\n".join(lines)
 
 
+def write_trend(config: Config) -> str:
+    """Write the page of all weeks' verdicts beside the reports, and return it as lines of text.
+
+    Raises UserError when there is no report yet, or one of another version.
+    """
+    from segflow.evaluation.record import read_summary
+    from segflow.evaluation.trend import render_trend, trend, trend_lines
+
+    storage = Storage(config.storage.root, config.storage.options)
+    if not storage.partitions(tables.EVALUATION_REPORT):
+        raise UserError(f"{config.storage.root}: there is no report yet; run `segflow run` first")
+    with connect(config.compute) as connection:
+        stored = storage.read(connection, tables.EVALUATION_REPORT, columns=["week", "summary"]).to_pylist()
+        named = storage.read(connection, tables.SEGMENT_LEDGER, columns=["week", "segment_id", "name"]).to_pylist()
+    names = {row["segment_id"]: row["name"] for row in sorted(named, key=lambda row: row["week"])}
+    summaries = {str(row["week"]): read_summary(row["summary"], f"the report of {row['week']}") for row in stored}
+    rows = trend(summaries, names)
+    file = Path(config.report.folder) / "trend.html"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(render_trend(rows, "Does segmenting pay? Week by week"), encoding="utf-8")
+    return "\n".join([*trend_lines(rows), "", f"Page      {file}"])
+
+
 def export(config: Config, out: Path, week: date | None, everybody: bool, force: bool) -> str:
     """Write the memberships of one snapshot (default: the latest) to `out`, and say what was written.
 

@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--trend", action="store_true", help="all weeks, as a table and as the page trend.html")
     report.set_defaults(run=_report)
 
+    _add_compare(commands)
     _add_export(commands)
 
     init = commands.add_parser("init", help="look at a log and write a commented segflow.yaml for it")
@@ -74,6 +75,30 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="check the settings and that the sources can be read; writes nothing")
     check.set_defaults(run=_check)
     return parser
+
+
+def _add_compare(commands: _Commands) -> None:
+    compare = commands.add_parser(
+        "compare",
+        help="what moved between two snapshots, with intervals",
+        description="Compare the tests of two weeks, or of two projects: every arm, the gain of the segments, the settings. "
+        "Users tested in both are paired.",
+    )
+    for name in ("before", "after"):
+        compare.add_argument(
+            name, type=_snapshot, metavar=name.upper(), help="a week, or SETTINGS_FILE@WEEK of another project"
+        )
+    compare.add_argument("--json", action="store_true", help="as JSON")
+    compare.set_defaults(run=_compare)
+
+
+def _snapshot(text: str) -> tuple[Path | None, date]:
+    """A week, and the settings file before the last `@` if one is named."""
+    file, _, week = text.rpartition("@")
+    try:
+        return (Path(file) if file else None), date.fromisoformat(week)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{week!r} is not a week such as 2024-03-04") from error
 
 
 def _add_export(commands: _Commands) -> None:
@@ -137,6 +162,14 @@ def _report(options: argparse.Namespace) -> None:
     from segflow.settings import load
 
     print(write_trend(load()) if options.trend else summary(load()))
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from segflow.console import compare_snapshots
+    from segflow.settings import load
+
+    before, after = ((load(file), week) for file, week in (options.before, options.after))
+    print(compare_snapshots(before, after, options.json))
 
 
 def _export(options: argparse.Namespace) -> None:

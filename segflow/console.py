@@ -1,13 +1,14 @@
-"""What the command line makes of the tables: the end of a run in fewer than forty lines, and the export of memberships."""
+"""What the command line makes of the tables: the end of a run in fewer than forty lines, all weeks, two of them, the export."""
 
 from __future__ import annotations
 
 import json
 import os
 import shlex
+from collections.abc import Iterator, Mapping
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from segflow import tables
 from segflow.config import Config
@@ -15,7 +16,12 @@ from segflow.errors import UserError
 from segflow.settings import default_path
 from segflow.storage import Storage, connect
 
+if TYPE_CHECKING:
+    from segflow.evaluation.compare import Snapshot
+
 _WIDTH = 118
+# Settings that say where things lie and what may be used, not what comes out.
+_PLACES = {"storage", "compute", "tracking", "report"}
 _ARMS = 12
 _SEGMENTS = 10
 
@@ -61,6 +67,50 @@ def write_trend(config: Config) -> str:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(render_trend(rows, "Does segmenting pay? Week by week"), encoding="utf-8")
     return "\n".join([*trend_lines(rows), "", f"Page      {file}"])
+
+
+def compare_snapshots(first: tuple[Config, date], second: tuple[Config, date], as_json: bool) -> str:
+    """What moved from one snapshot to another, as text or JSON; each is a week under its settings.
+
+    The intervals are made by the settings of the second. Raises UserError when a snapshot has no report.
+    """
+    from segflow.evaluation.compare import compare, lines
+
+    before, after = (_snapshot(*one) for one in (first, second))
+    found = compare(before, after, second[0].evaluation, second[0].seed)
+    return found.to_json() if as_json else "\n".join(lines(found))
+
+
+def _snapshot(config: Config, week: date) -> Snapshot:
+    from segflow.evaluation.compare import Snapshot
+    from segflow.evaluation.record import read_summary
+
+    storage = Storage(config.storage.root, config.storage.options)
+    weeks = [one for (one,) in storage.partitions(tables.EVALUATION_REPORT)]
+    if week not in weeks:
+        there = f"there are {', '.join(map(str, weeks))}" if weeks else "run `segflow run` first"
+        raise UserError(f"{config.storage.root}: week {week} has no report; {there}")
+    where = {"week": week}
+    with connect(config.compute) as connection:
+        (report,) = storage.read(connection, tables.EVALUATION_REPORT, where=where, columns=["summary"]).to_pylist()
+        results = storage.read(connection, tables.RANKING_RESULTS, where=where).to_pandas()
+        ledger = storage.read(
+            connection, tables.SEGMENT_LEDGER, where=where, columns=["segment_id", "name"]
+        ).to_pylist()
+    names = {row["segment_id"]: row["name"] for row in ledger}
+    summary = read_summary(report["summary"], f"the report of {week}")
+    return Snapshot(
+        str(week), results, summary, names, dict(_settings(config.model_dump(mode="json", exclude=_PLACES)))
+    )
+
+
+def _settings(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+    """Each setting by its dotted key."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _settings(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", json.dumps(value, ensure_ascii=False)
 
 
 def export(config: Config, out: Path, week: date | None, everybody: bool, force: bool) -> str:

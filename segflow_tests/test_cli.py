@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,12 @@ def test_mistakes_are_one_line(
     assert (tmp_path / "there.txt").read_text(encoding="utf-8") == "mine"
     with pytest.raises(SystemExit):
         cli.main(["generate", str(tmp_path / "new"), "--events", "1.5"])
+
+
+def test_snapshots_to_compare_are_weeks_of_this_or_another_project(capsys: pytest.CaptureFixture[str]) -> None:
+    options = cli._parser().parse_args(["compare", "2024-03-04", "other@home/segflow.yaml@2024-03-11"])
+    assert options.before == (None, date(2024, 3, 4))
+    assert options.after == (Path("other@home/segflow.yaml"), date(2024, 3, 11))
+    with pytest.raises(SystemExit):
+        cli.main(["compare", "2024-03-04", "monday"])
+    assert "'monday' is not a week such as 2024-03-04" in capsys.readouterr().err

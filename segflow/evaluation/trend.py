@@ -1,7 +1,7 @@
 """The verdicts of all snapshots, week after week: as rows, as lines of text, and as a page.
 
 What lives here: what is picked from each week's summary, and its rendering. What does not: any new estimate; each week's
-interval is that of its own report, and weeks share most of their users.
+interval is that of its own report, and weeks share many of their users.
 """
 
 from __future__ import annotations

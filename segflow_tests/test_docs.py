@@ -43,8 +43,8 @@ def test_make_targets_exist() -> None:
 
 
 def test_commands_parse() -> None:
-    commands = re.findall(r"^segflow ((?:run|check|report)[^#\n]*)", README, re.MULTILINE)
-    assert len(commands) >= 3
+    commands = re.findall(r"(?:^segflow (?=run|check|report)|`segflow (?=compare))([^#\n`]*)", README, re.MULTILINE)
+    assert {"run", "check", "report", "compare"} <= {command.split()[0] for command in commands}
     for command in commands:
         assert cli._parser().parse_args(command.split()).run
 

@@ -107,7 +107,7 @@ def test_shared_users_make_the_interval_narrower(base: pd.DataFrame, config: Eva
 
 def test_intervals_of_overlapping_users_hold_the_truth_as_often_as_they_say(config: EvaluationConfig) -> None:
     rng = np.random.default_rng(11)
-    tries, truth, held = 300, 0.04, 0
+    tries, truth, held = 200, 0.04, 0
     for seed in range(tries):
         # Users of 0 to 200 come before, of 80 to 300 after; what they are lasts from week to week, and most score nothing.
         skill = rng.exponential(0.2, 300) * (rng.random(300) < 0.6)
@@ -115,7 +115,7 @@ def test_intervals_of_overlapping_users_hold_the_truth_as_often_as_they_say(conf
         (row,) = changes_of("all", before.iloc[:200], after.iloc[80:], config, seed)
         assert row.everybody is not None
         held += row.everybody.low <= truth <= row.everybody.high
-    assert 0.91 <= held / tries <= 0.985
+    assert 0.91 <= held / tries <= 0.99
 
 
 def test_the_order_of_rows_does_not_count(base: pd.DataFrame, config: EvaluationConfig) -> None:

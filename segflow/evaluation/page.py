@@ -80,9 +80,8 @@ def write_report(
     that column of `segment_page`. Raises UserError when nobody could be tested.
     """
     results = results.assign(segment_id=results["segment_id"].where(results["segment_id"] != "unassigned", None))
-    summary = summarize(
-        results, roles_of(results["arm"].unique()), config.evaluation, config.seed, segmented=bool(profiles)
-    )
+    published = [profile["segment_id"] for profile in profiles]
+    summary = summarize(results, roles_of(results["arm"].unique()), config.evaluation, config.seed, published)
     page = ReportInput(
         title="Does segmenting pay?",
         week=week.isoformat(),

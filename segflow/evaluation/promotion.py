@@ -27,7 +27,8 @@ class Promotion:
 
 
 def promotion(results: pd.DataFrame, arm: str, config: EvaluationConfig, seed: int) -> Promotion:
-    """`arm` may serve unless a simple baseline is proven better on the test week, or too few users tested it.
+    """`arm` may serve unless a simple baseline is proven better on the test week, too few users tested it, or it could not
+    rank some of them.
 
     Proven: the paired bootstrap interval of the difference lies below zero. Baselines are not corrected for their number: a
     ranker that ties with all of them is held back a little too often, which costs a week with the champion before it.
@@ -45,6 +46,11 @@ def promotion(results: pd.DataFrame, arm: str, config: EvaluationConfig, seed: i
     if users < config.minimum_users:
         return Promotion(
             False, f"Not promoted: {users:,} users tested it, fewer than the {config.minimum_users:,} needed.", {}
+        )
+    unranked = chosen.loc[(chosen["arm"] == arm) & ~chosen["ranked"].astype(bool), "user_id"].nunique()
+    if unranked:
+        return Promotion(
+            False, f"Not promoted: {name} gave no numbers as scores for {unranked:,} of {users:,} users.", {}
         )
     baselines = [one for one, role in roles.items() if role == "baseline"]
     columns = values[arm].to_numpy(np.float64)[:, None] - values[baselines].to_numpy(np.float64)

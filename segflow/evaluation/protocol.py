@@ -58,7 +58,8 @@ def evaluate(
     """Rows of `ranking_results` without the week: one per user, arm and task.
 
     Task `all` ranks every candidate, `new` only those the user never had. Users without a relevant item in a task are left
-    out of it. Raises UserError when the test week holds nobody to test.
+    out of it. A user for whom an arm's scores are not all finite gets nothing from it: `ranked` is false, all metrics are 0.
+    Raises UserError when the test week holds nobody to test.
     """
     if len(examples) == 0:
         raise UserError(
@@ -74,11 +75,9 @@ def evaluate(
             wanted = examples.wanted.dense(rows, examples.candidates)
             names = [users[row] for row in rows]
             segments = [segment_of.get(name, "unassigned") for name in names]
-            parts.append(_rows(arm.name, seed, "all", names, segments, ranking_metrics(scores, wanted), wanted.sum(1)))
+            parts.append(_rows(arm.name, seed, "all", names, segments, _metrics(scores, wanted), wanted.sum(1)))
             fresh = wanted & ~had
-            parts.append(
-                _rows(arm.name, seed, "new", names, segments, ranking_metrics(scores, fresh, had), fresh.sum(1))
-            )
+            parts.append(_rows(arm.name, seed, "new", names, segments, _metrics(scores, fresh, had), fresh.sum(1)))
     return pa.concat_tables(parts)
 
 
@@ -92,7 +91,8 @@ def list_qualities(
 ) -> list[ListQuality]:
     """Accuracy, coverage, novelty, diversity and calibration of each arm's top `count`.
 
-    The rankers per segment, which are what is recommended, come once more for each weight of diversity.
+    The rankers per segment, which are what is recommended, come once more for each weight of diversity. Where an arm's
+    scores are not all finite, the list is the first candidates.
 
     Args:
         vectors: (C, d) text vectors of the candidates.
@@ -124,7 +124,7 @@ def _lists(
     count: int,
 ) -> list[npt.NDArray[np.int64]]:
     """For each weight of diversity the (rows, count) lists of an arm."""
-    items, scores = top_items(arm.score(rows), count if weights == (0.0,) else pool_size(count))
+    items, scores = top_items(_finite(arm.score(rows))[0], count if weights == (0.0,) else pool_size(count))
     of_pool, length = vectors[items], min(count, items.shape[1])
     orders = (marginal_relevance_order(scores, of_pool, weight, length) for weight in weights if weight)
     return [items[:, :count], *(np.take_along_axis(items, order, axis=1) for order in orders)]
@@ -141,6 +141,21 @@ def _ndcg(top: npt.NDArray[np.int64], examples: Examples) -> npt.NDArray[np.floa
     return np.concatenate(found) @ discounts / ideal
 
 
+def _finite(scores: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """The scores with zeros for users who have one that is not finite, and (U,) who has none."""
+    ranked: npt.NDArray[np.bool_] = np.asarray(np.isfinite(scores).all(axis=1))
+    return np.where(ranked[:, None], scores, np.float32(0.0)), ranked
+
+
+def _metrics(
+    scores: npt.NDArray[np.float32], relevant: npt.NDArray[np.bool_], exclude: npt.NDArray[np.bool_] | None = None
+) -> dict[str, npt.NDArray[np.generic]]:
+    """`ranked`, and the metrics of those who are; 0 for the others."""
+    scores, ranked = _finite(scores)
+    found = ranking_metrics(scores, relevant, exclude)
+    return {"ranked": ranked, **{name: np.where(ranked, values, 0.0) for name, values in found.items()}}
+
+
 def _blocks(examples: int) -> Iterator[npt.NDArray[np.int64]]:
     for start in range(0, examples, _BLOCK):
         yield np.arange(start, min(start + _BLOCK, examples))
@@ -152,7 +167,7 @@ def _rows(
     task: str,
     users: list[str],
     segments: list[str],
-    metrics: Mapping[str, npt.NDArray[np.floating]],
+    metrics: Mapping[str, npt.NDArray[np.generic]],
     relevant: npt.NDArray[np.integer],
 ) -> pa.Table:
     size = len(users)
@@ -164,6 +179,7 @@ def _rows(
             "task": [task] * size,
             "segment_id": segments,
             "relevant": pa.array(relevant, pa.int32()),
+            "ranked": metrics["ranked"],
             **{f"{metric}_{k}": metrics[f"{metric}_{k}"].astype(np.float64) for metric in METRICS for k in CUTOFFS},
         }
     )

@@ -7,7 +7,7 @@ What lives here: the summary's shape and its computation. What does not: ranking
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
@@ -28,7 +28,7 @@ PRIMARY_TASK = "all"
 @dataclass(frozen=True)
 class ArmRow:
     """One arm in one task. `metrics` are means over users; `seed_spread` is the standard deviation of the primary
-    metric's mean between seeds, None with one seed."""
+    metric's mean between seeds, None with one seed. `unranked_users` got nothing, since their scores were no numbers."""
 
     task: str
     arm: str
@@ -37,6 +37,7 @@ class ArmRow:
     metrics: dict[str, float]
     seeds: int
     seed_spread: float | None
+    unranked_users: int
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class _Task:
     """The results of one task, a row for each user and week, in fixed order.
 
     values: (arms, rows, metrics), averaged over seeds. by_seed: of each arm the primary metric (seeds, rows).
-    users: (rows,) codes 0..U-1.
+    unranked_users: of each arm. users: (rows,) codes 0..U-1.
     """
 
     name: str
@@ -109,6 +110,7 @@ class _Task:
     metrics: list[str]
     values: npt.NDArray[np.float64]
     by_seed: dict[str, pd.DataFrame]
+    unranked_users: dict[str, int]
     users: npt.NDArray[np.int64]
     segment_ids: npt.NDArray[np.object_]
 
@@ -117,17 +119,22 @@ class _Task:
 
 
 def summarize(
-    results: pd.DataFrame, roles: Mapping[str, Role], config: EvaluationConfig, seed: int, segmented: bool = True
+    results: pd.DataFrame,
+    roles: Mapping[str, Role],
+    config: EvaluationConfig,
+    seed: int,
+    published: Collection[str] | None = None,
 ) -> EvaluationSummary:
     """Average over seeds per user, estimate, compare and decide.
 
     Results of several test weeks are one test: each user's week counts alike, and a user's weeks are drawn together.
 
     results: columns `week`, `user_id`, `arm`, `seed`, `task` ('all', 'new', ...), `segment_id` (the user's *real* segment in
-    every row, null for users without one) and metrics named as in metrics.py, among them `ndcg_10`; other columns are
-    ignored. NaN marks users without a relevant item in the task, who are left out. roles: role of each arm.
-    The verdict rests on task 'all'; the other tasks are reported the same way without one. `segmented` is false for a
-    week without segments, whose verdict needs no test.
+    every row, null for users without one), `ranked` (whether the arm's scores were numbers) and metrics named as in
+    metrics.py, among them `ndcg_10`; other columns are ignored. NaN marks users without a relevant item in the task, who
+    are left out. roles: role of each arm.
+    The verdict rests on task 'all'; the other tasks are reported the same way without one. `published` are the segments
+    that there are, by default those of the test users: without any the verdict needs no test.
     Raises UserError when no user can be tested, ValueError when arms do not hold the same users.
     """
     under_test = segments_arm(roles)
@@ -156,7 +163,13 @@ def summarize(
         control=overall.against,
         control_mean=next(row.primary.mean for row in arms if row.arm == overall.against),
         config=config,
-        segmented=segmented,
+        segmented=published is None or bool(published),
+        untested=sorted(set(published or ()) - set(tasks[0].segment_ids)),
+        unranked_users={
+            row.arm: row.unranked_users
+            for row in arms
+            if row.task == PRIMARY_TASK and row.role != "baseline" and row.unranked_users
+        },
     )
     return EvaluationSummary(
         verdict=verdict,
@@ -189,6 +202,7 @@ def _task(results: pd.DataFrame, name: str, arms: list[str]) -> _Task:
     metrics = [column for column in results.columns if column.rpartition("_")[0] in METRICS]
     first = results.drop_duplicates(["week", "user_id"]).set_index(["week", "user_id"]).sort_index()
     by_seed, values = {}, []
+    unranked = results[~results["ranked"].astype(bool)].groupby("arm")["user_id"].nunique()
     for arm in arms:
         of_arm = results[results["arm"] == arm]
         means = of_arm.groupby(["week", "user_id"])[metrics].mean()
@@ -198,8 +212,16 @@ def _task(results: pd.DataFrame, name: str, arms: list[str]) -> _Task:
         if by_seed[arm].isna().any(axis=None):
             raise ValueError(f"task '{name}': some users of arm '{arm}' lack some seeds")
         values.append(means.to_numpy(dtype=np.float64))
-    users = np.unique(first.index.get_level_values("user_id"), return_inverse=True)[1]
-    return _Task(name, arms, metrics, np.stack(values), by_seed, users, first["segment_id"].to_numpy(dtype=object))
+    return _Task(
+        name=name,
+        arms=arms,
+        metrics=metrics,
+        values=np.stack(values),
+        by_seed=by_seed,
+        unranked_users={arm: int(unranked.get(arm, 0)) for arm in arms},
+        users=np.unique(first.index.get_level_values("user_id"), return_inverse=True)[1],
+        segment_ids=first["segment_id"].to_numpy(dtype=object),
+    )
 
 
 def _estimate(
@@ -229,6 +251,7 @@ def _arm_rows(task: _Task, roles: Mapping[str, Role], config: EvaluationConfig, 
                 metrics=dict(zip(task.metrics, map(float, values.mean(axis=0)), strict=True)),
                 seeds=len(seed_means),
                 seed_spread=float(seed_means.std(ddof=1)) if len(seed_means) > 1 else None,
+                unranked_users=task.unranked_users[arm],
             )
         )
     return rows

@@ -33,7 +33,11 @@ class SegmentDecision:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The answer, with the numbers it rests on (differences are segments arm minus best control)."""
+    """The answer, with the numbers it rests on (differences are segments arm minus best control).
+
+    untested: segments that no test user belongs to. unranked_users: how many users the segments arm or a control had no
+    finite scores for, of arms with any.
+    """
 
     outcome: Outcome
     segments: tuple[str, ...]
@@ -48,6 +52,8 @@ class Verdict:
     users: int
     segmented: bool
     decisions: tuple[SegmentDecision, ...]
+    untested: tuple[str, ...]
+    unranked_users: Mapping[str, int]
 
 
 def signed(value: float) -> str:
@@ -113,6 +119,8 @@ def decide(
     control_mean: float,
     config: EvaluationConfig,
     segmented: bool = True,
+    untested: Sequence[str] = (),
+    unranked_users: Mapping[str, int] | None = None,
 ) -> Verdict:
     """The verdict from the paired differences between the segments arm and the best control.
 
@@ -124,14 +132,17 @@ def decide(
        small segment. Where some segments are proven to lose, `segment only` the others;
     2. proven and worth having in some segments by themselves (corrected for testing many): `segment only` those;
     3. too few users, or an interval that holds both 0 and the threshold while the minimum detectable effect
-       exceeds the threshold: `not enough data to say`;
+       exceeds the threshold: `not enough data to say`. So it is without any test when the segments arm or a control could
+       not rank some users;
     4. otherwise: `do not segment`. So it is without any test when nobody is `segmented`, since no segments were found.
     """
     threshold = config.minimum_relative_gain * control_mean
     decisions = judge_segments(segment_differences, threshold, config)
     outcome: Outcome = "do not segment"
     segments: tuple[str, ...] = ()
-    if segmented:
+    if segmented and unranked_users:
+        outcome = "not enough data to say"
+    elif segmented:
         outcome, segments = _outcome(difference, segment_differences, decisions, threshold, config)
     verdict = Verdict(
         outcome=outcome,
@@ -147,8 +158,13 @@ def decide(
         users=difference.users,
         segmented=segmented,
         decisions=decisions,
+        untested=tuple(untested),
+        unranked_users=dict(unranked_users or {}),
     )
-    return replace(verdict, sentence=_sentence(verdict, segment_differences, config))
+    sentence = _sentence(verdict, segment_differences, config)
+    if verdict.untested:
+        sentence = f"{sentence} No test user belongs to {_listed(verdict.untested)}."
+    return replace(verdict, sentence=sentence)
 
 
 def _outcome(
@@ -205,6 +221,12 @@ def _sentence(verdict: Verdict, segment_differences: Mapping[str, Estimate], con
             f"Segment only {_listed(verdict.segments)}: {_why_only(verdict, segment_differences)}; over all, {numbers}."
         )
     if verdict.outcome == "not enough data to say":
+        if verdict.unranked_users:
+            broken = _listed([f"{plain_name(arm)} for {count:,}" for arm, count in verdict.unranked_users.items()])
+            return (
+                f"Not enough data to say: the scores of {broken} of {verdict.users:,} test users are no numbers, so nothing "
+                "can be compared; train the rankers of this week again."
+            )
         if verdict.users < config.minimum_users:
             return f"Not enough data to say: {numbers}, fewer than the {config.minimum_users:,} users needed."
         return (

@@ -17,6 +17,11 @@ RANKING_RESULTS = Table(
         Column("task", "VARCHAR", "all items, or only items new to the user", values=("all", "new")),
         Column("segment_id", "VARCHAR", "the user's segment"),
         Column("relevant", "INTEGER", "items bought in the test week", minimum=1),
+        Column(
+            "ranked",
+            "BOOLEAN",
+            "whether the ranker's scores are numbers; else it recommends nothing, and every metric is 0",
+        ),
         *(share(f"ndcg_{k}", f"NDCG@{k}") for k in _AT),
         *(share(f"recall_{k}", f"recall@{k}") for k in _AT),
         *(share(f"hit_{k}", f"hit rate@{k}") for k in _AT),

@@ -97,6 +97,7 @@ def make_results() -> MakeResults:
                                 "seed": seed,
                                 "task": task,
                                 "segment_id": segments,
+                                "ranked": True,
                                 "ndcg_10": level,
                                 "recall_10": level * 0.7,
                                 "hit_10": np.clip(level * 2.2, 0, 1),

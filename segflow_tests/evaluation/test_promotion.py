@@ -26,6 +26,7 @@ def results(users: int = 200, seeds: int = 1, **gains: float) -> pd.DataFrame:
                     "arm": arm,
                     "seed": seed,
                     "task": task,
+                    "ranked": True,
                     "ndcg_10": value if task == "all" else 0.0,
                 }
                 for user, value in enumerate(values)
@@ -73,6 +74,16 @@ def test_seeds_of_a_user_are_averaged_and_rows_may_come_in_any_order() -> None:
     assert promotion(rows.sample(frac=1, random_state=1), "global", CONFIG, seed=0).differences["popularity"].mean == (
         pytest.approx(found.differences["popularity"].mean, abs=1e-12)
     )
+
+
+def test_a_ranker_that_cannot_rank_everybody_may_not_serve() -> None:
+    rows = results(**{"global": 0.3})
+    rows.loc[(rows["arm"] == "global") & (rows["user_id"] == "u7"), "ranked"] = False
+    found = promotion(rows, "global", CONFIG, seed=0)
+    assert (found.promoted, found.differences) == (False, {})
+    assert found.sentence == "Not promoted: global gave no numbers as scores for 1 of 200 users."
+    rows["ranked"] = rows["arm"] != "popularity"
+    assert promotion(rows, "global", CONFIG, seed=0).promoted
 
 
 def test_an_arm_that_was_not_tested_is_our_own_mistake() -> None:

@@ -62,7 +62,7 @@ def faults(value: Any, schema: dict[str, Any], place: str = "$") -> list[str]:
 @pytest.fixture(scope="module")
 def unsegmented(make_results: MakeResults, config: EvaluationConfig) -> EvaluationSummary:
     results = make_results(users=60).assign(segment_id=None)
-    return summarize(results, ROLES, config, seed=0, segmented=False)
+    return summarize(results, ROLES, config, seed=0, published=[])
 
 
 def test_what_is_written_keeps_to_the_schema(report_input: ReportInput, unsegmented: EvaluationSummary) -> None:

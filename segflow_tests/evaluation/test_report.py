@@ -130,7 +130,7 @@ def test_a_week_without_segments_says_so_and_shows_no_comparison(
     report_input: ReportInput, make_results: MakeResults, config: EvaluationConfig
 ) -> None:
     results = make_results(users=200).assign(segment_id=None)
-    summary = summarize(results, ROLES, config, seed=0, segmented=False)
+    summary = summarize(results, ROLES, config, seed=0, published=[])
     page = Page(render(replace(report_input, summary=summary, segments=(), ledger=(), pictures={})))
     assert "show no segments that chance would not draw" in page.text
     assert "Difference to the best control" not in page.text

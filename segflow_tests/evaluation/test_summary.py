@@ -12,7 +12,7 @@ from segflow.config import EvaluationConfig
 from segflow.errors import UserError
 from segflow.evaluation.summary import summarize
 
-from .conftest import ROLES, MakeResults
+from .conftest import NAMES, ROLES, MakeResults
 
 
 def test_seeds_are_averaged_per_user_before_users_are(make_results: MakeResults, config: EvaluationConfig) -> None:
@@ -60,7 +60,7 @@ def test_a_week_without_segments_is_not_segmented_and_says_why(
     make_results: MakeResults, config: EvaluationConfig
 ) -> None:
     results = make_results(users=200).assign(segment_id=None)
-    verdict = summarize(results, ROLES, config, seed=0, segmented=False).verdict
+    verdict = summarize(results, ROLES, config, seed=0, published=[]).verdict
     assert (verdict.outcome, verdict.segments, verdict.decisions) == ("do not segment", (), ())
     assert "no segments that chance would not draw" in verdict.sentence
 
@@ -159,3 +159,54 @@ def test_nobody_to_test_is_the_users_mistake(make_results: MakeResults, config: 
     results: pd.DataFrame = make_results(users=60).assign(ndcg_10=np.nan)
     with pytest.raises(UserError, match="pick a week with more events"):
         summarize(results, ROLES, config, seed=0)
+
+
+def test_three_test_users_are_not_enough(make_results: MakeResults, config: EvaluationConfig) -> None:
+    summary = summarize(make_results(users=3, gains=dict.fromkeys(NAMES, 0.3)), ROLES, config, seed=0)
+    assert (summary.verdict.outcome, summary.verdict.segments) == ("not enough data to say", ())
+    assert "3 test users), fewer than the 50 users needed" in summary.verdict.sentence
+    assert all(row.difference is None for row in summary.segments)
+    summary.to_json()
+
+
+def test_identical_arms_rule_a_gain_out(make_results: MakeResults, config: EvaluationConfig) -> None:
+    results = make_results(users=300)
+    same = results[results["arm"] == "global"]
+    results = pd.concat([same.assign(arm=arm) for arm in ROLES])
+    summary = summarize(results, ROLES, config, seed=0)
+    assert summary.verdict.outcome == "do not segment"
+    assert "is ruled out" in summary.verdict.sentence
+    assert summary.verdict.interval == (0.0, 0.0)
+    assert {one.adjusted_p_value for one in summary.verdict.decisions} == {1.0}
+    assert {one.seed_share for one in summary.comparisons} == {0.0}
+    summary.to_json()
+
+
+def test_arms_that_find_nothing_rule_a_gain_out(make_results: MakeResults, config: EvaluationConfig) -> None:
+    verdict = summarize(make_results(users=300).assign(ndcg_10=0.0), ROLES, config, seed=0).verdict
+    assert (verdict.outcome, verdict.control_mean, verdict.threshold) == ("do not segment", 0.0, 0.0)
+
+
+def test_a_segment_without_a_test_user_is_named(make_results: MakeResults, config: EvaluationConfig) -> None:
+    verdict = summarize(make_results(users=300), ROLES, config, seed=0, published=[*NAMES, "s006"]).verdict
+    assert verdict.untested == ("s006",)
+    assert verdict.sentence.endswith("No test user belongs to s006.")
+    assert summarize(make_results(users=300), ROLES, config, seed=0, published=list(NAMES)).verdict.untested == ()
+
+
+@pytest.mark.parametrize(
+    ("arm", "outcome"), [("segments", "not enough"), ("placebo_2", "not enough"), ("popularity", "segment")]
+)
+def test_a_ranker_without_numbers_for_some_users_proves_nothing(
+    make_results: MakeResults, config: EvaluationConfig, arm: str, outcome: str
+) -> None:
+    results = make_results(users=300, gains=dict.fromkeys(NAMES, 0.05))
+    broken = (results["arm"] == arm) & results["user_id"].isin(["u00003", "u00007"])
+    results.loc[broken, ["ranked", "ndcg_10"]] = [False, 0.0]
+    summary = summarize(results, ROLES, config, seed=0)
+    assert summary.verdict.outcome.startswith(outcome)
+    assert {row.arm: row.unranked_users for row in summary.arms if row.unranked_users} == {arm: 2}
+    assert (arm.replace("_", " ") + " for 2 of 300 test users are no numbers" in summary.verdict.sentence) == (
+        outcome == "not enough"
+    )
+    summary.to_json()

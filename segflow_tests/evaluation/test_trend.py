@@ -27,7 +27,7 @@ def weeks(report_input: ReportInput, make_results: MakeResults, config: Evaluati
         )
         for outcome in ("segment", "segment only")
     )
-    none = summarize(make_results(users=80).assign(segment_id=None), ROLES, config, seed=0, segmented=False)
+    none = summarize(make_results(users=80).assign(segment_id=None), ROLES, config, seed=0, published=[])
     return {"2017-11-20": only, "2017-11-13": summary, "2017-11-27": none}
 
 

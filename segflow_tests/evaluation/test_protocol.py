@@ -1,0 +1,85 @@
+"""The rows of the test: one for each user, arm and task, whatever the arm's scores are."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from segflow import tables
+from segflow.errors import UserError
+from segflow.evaluation.metrics import ranking_metrics
+from segflow.evaluation.protocol import Arm, evaluate, list_qualities
+from segflow.rankers.examples import Examples
+from segflow.rankers.features import Pairs
+
+USERS, ITEMS = 12, 30
+HAD = Pairs(np.arange(USERS + 1) * 4, np.concatenate([np.arange(user, user + 4) for user in range(USERS)]))
+WANTED = Pairs(np.arange(USERS + 1) * 3, np.concatenate([np.arange(user + 2, user + 5) for user in range(USERS)]))
+WEEK = SimpleNamespace(
+    sequences=SimpleNamespace(user_ids=np.array([f"u{user:02d}" for user in range(USERS)])),
+    candidate_ids=tuple(f"i{item}" for item in range(ITEMS)),
+    features_after=lambda: SimpleNamespace(pairs=HAD),
+)
+SCORES = np.random.default_rng(1).permuted(np.tile(np.arange(ITEMS, dtype=np.float32), (USERS, 1)), axis=1)
+
+
+def make_examples(users: int = USERS) -> Examples:
+    examples = object.__new__(Examples)
+    for name, value in {
+        "users": np.arange(users),
+        "had": HAD,
+        "wanted": WANTED,
+        "trends": np.zeros((1, ITEMS, 2), np.float32),
+    }.items():
+        object.__setattr__(examples, name, value)
+    return examples
+
+
+def rows_of(scores: np.ndarray) -> pa.Table:
+    arms = [Arm("global", "global", lambda rows: SCORES[rows]), Arm("segments", "segments", lambda rows: scores[rows])]
+    return evaluate(arms, WEEK, make_examples(), {"u03": "s001"}, seed=5)  # type: ignore[arg-type]
+
+
+def test_every_user_has_a_row_for_each_arm_and_task_with_every_metric() -> None:
+    rows = rows_of(SCORES)
+    assert set(rows.column_names) == set(tables.RANKING_RESULTS.column_names) - {"week"}
+    assert rows.num_rows == USERS * 2 * 2
+    assert pc.all(rows["ranked"]).as_py()
+    assert set(rows.filter(pc.equal(rows["user_id"], "u03"))["segment_id"].to_pylist()) == {"s001"}
+    wanted = WANTED.dense(np.arange(USERS), ITEMS)
+    of_all = rows.filter((pc.field("task") == "all") & (pc.field("arm") == "segments")).sort_by("user_id")
+    for name, values in ranking_metrics(SCORES, wanted).items():
+        np.testing.assert_allclose(of_all[name], values)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_users_whose_scores_are_no_numbers_are_kept_and_get_nothing(bad: float) -> None:
+    scores = SCORES.copy()
+    scores[4, 7] = bad
+    scores[9] = bad
+    rows, whole = rows_of(scores), rows_of(SCORES)
+    assert rows.num_rows == whole.num_rows
+    broken = pc.and_(pc.is_in(rows["user_id"], pa.array(["u04", "u09"])), pc.equal(rows["arm"], "segments"))
+    assert rows["ranked"].combine_chunks().equals(pc.invert(broken).combine_chunks())
+    metrics = [name for name in rows.column_names if name.rpartition("_")[2].isdigit()]
+    for name in metrics:
+        assert set(rows.filter(broken)[name].to_pylist()) == {0.0}
+    # Nobody else's values change.
+    assert rows.filter(pc.invert(broken)).equals(whole.filter(pc.invert(broken)))
+
+
+def test_lists_of_users_whose_scores_are_no_numbers_are_judged_like_others() -> None:
+    scores = np.full_like(SCORES, np.nan)
+    arms = [Arm("segments", "segments", lambda rows: scores[rows])]
+    vectors = np.eye(ITEMS, dtype=np.float32)
+    found = list_qualities(arms, WEEK, make_examples(), {}, vectors, count=5)  # type: ignore[arg-type]
+    assert found[0].coverage == 5 / ITEMS
+
+
+def test_a_test_week_without_anybody_is_the_users_mistake() -> None:
+    with pytest.raises(UserError, match="no event with a candidate item"):
+        evaluate([], WEEK, make_examples(users=0), {}, seed=0)  # type: ignore[arg-type]

@@ -26,6 +26,8 @@ def next_step(summary: EvaluationSummary, names: Mapping[str, str]) -> str:
             f"Serve own rankers to {chosen}, and one ranker for everyone to all others. "
             "The report of the next week tells whether the same segments gain again."
         )
+    if verdict.unranked_users:
+        return "Train the rankers of this week again before anything is served: some have no numbers as scores."
     if verdict.outcome == "not enough data to say":
         return f"Keep one ranker for everyone for now. {_what_it_takes(summary)}{_simpler(summary)}"
     if not verdict.segmented:

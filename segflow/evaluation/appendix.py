@@ -102,6 +102,7 @@ def _arms(summary: EvaluationSummary) -> list[dict[str, Any]]:
             "ndcg_10_standard_error": row.primary.standard_error,
             "seeds": row.seeds,
             "seed_spread": row.seed_spread,
+            "unranked_users": row.unranked_users,
             **{name: value for name, value in row.metrics.items() if name != "ndcg_10"},
         }
         for row in summary.arms
@@ -121,6 +122,8 @@ def _differences(summary: EvaluationSummary) -> list[dict[str, Any]]:
                 "role": row.role,
                 "is_best_control": row.is_best_control,
                 **asdict(row.difference),
+                "seed_spread": row.seed_spread,
+                "seed_share": row.seed_share,
             }
             for row in comparisons
         ]

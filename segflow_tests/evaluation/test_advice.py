@@ -51,6 +51,11 @@ def test_users_needed_grow_with_the_square_of_the_detectable_effect(report_input
     assert users_needed(judged(report_input, threshold=0.0)) is None
 
 
+def test_rankers_without_numbers_are_to_be_trained_again(report_input: ReportInput) -> None:
+    summary = judged(report_input, outcome="not enough data to say", unranked_users={"segments": 2})
+    assert next_step(summary, NAMES).startswith("Train the rankers of this week again")
+
+
 def test_a_baseline_that_beats_the_ranker_is_named(report_input: ReportInput) -> None:
     summary = judged(report_input, outcome="do not segment")
     assert "proven better" not in next_step(summary, NAMES)

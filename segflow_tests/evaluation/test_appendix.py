@@ -57,6 +57,7 @@ def test_arms_are_told_in_full(downloads: dict[str, str], report_input: ReportIn
         assert float(row["ndcg_10_high"]) == arm.primary.high
         assert {name: float(row[name]) for name in arm.metrics} == {**arm.metrics, "ndcg_10": arm.primary.mean}
         assert (row["seed_spread"] == "") == (arm.seed_spread is None)
+        assert int(row["unranked_users"]) == arm.unranked_users
 
 
 def test_differences_are_told_in_full(downloads: dict[str, str], report_input: ReportInput) -> None:
@@ -68,6 +69,8 @@ def test_differences_are_told_in_full(downloads: dict[str, str], report_input: R
     for row, (arm, one) in zip(rows, expected, strict=True):
         assert (row["arm"], row["against"], row["is_best_control"]) == (arm, one.against, str(one.is_best_control))
         assert {name: float(row[name]) for name in asdict(one.difference)} == asdict(one.difference)
+        for name, value in (("seed_spread", one.seed_spread), ("seed_share", one.seed_share)):
+            assert row[name] == "" if value is None else float(row[name]) == value
 
 
 def test_segments_stand_with_their_names_and_decisions(downloads: dict[str, str], report_input: ReportInput) -> None:

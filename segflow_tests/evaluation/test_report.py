@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from typing import get_args
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +21,7 @@ from segflow.evaluation.summary import summarize
 from segflow.evaluation.verdict import Outcome
 from segflow.segments.drawing import Picture
 
-from .conftest import ROLES, MakeResults
+from .conftest import NAMES, ROLES, MakeResults
 
 HOSTILE = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>&"
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -206,3 +208,48 @@ def test_each_outcome_has_its_colour(report_input: ReportInput, outcome: Outcome
     name = outcome.replace(" ", "-")
     assert f'class="answer {name}"' in html
     assert f"background: var(--{name})" in html
+
+
+def three_users(make_results: MakeResults) -> pd.DataFrame:
+    return make_results(users=3)
+
+
+def identical_arms(make_results: MakeResults) -> pd.DataFrame:
+    results = make_results(users=120)
+    return pd.concat([results[results["arm"] == "global"].assign(arm=arm) for arm in ROLES])
+
+
+def nothing_found(make_results: MakeResults) -> pd.DataFrame:
+    return make_results(users=120).assign(ndcg_10=0.0)
+
+
+def scores_without_numbers(make_results: MakeResults) -> pd.DataFrame:
+    results = make_results(users=120)
+    results.loc[results["arm"] == "placebo_2", ["ranked", "ndcg_10"]] = [False, 0.0]
+    return results
+
+
+@pytest.mark.parametrize(
+    ("odd", "words"),
+    [
+        (
+            three_users,
+            ["fewer than the 50 users needed", "too few users to conclude", "No test user belongs to", "s006."],
+        ),
+        (identical_arms, ["is ruled out", "+0.0000 to +0.0000"]),
+        (nothing_found, ["Do not segment"]),
+        (scores_without_numbers, ["placebo 2 for 120 of 120 test users are no numbers", "(no scores for 120 users"]),
+    ],
+)
+def test_odd_tests_have_a_page_that_says_so(
+    report_input: ReportInput,
+    make_results: MakeResults,
+    config: EvaluationConfig,
+    odd: Callable[[MakeResults], pd.DataFrame],
+    words: list[str],
+) -> None:
+    summary = summarize(odd(make_results), ROLES, config, seed=0, published=[*NAMES, "s006"])
+    text = Page(render(replace(report_input, summary=summary))).text
+    for one in words:
+        assert one in text
+    assert "nan" not in text.split()

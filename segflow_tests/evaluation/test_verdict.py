@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from segflow.config import EvaluationConfig
 from segflow.evaluation.statistics import Estimate, estimate
+from segflow.evaluation.summary import summarize
 from segflow.evaluation.verdict import Role, Verdict, best_control, decide, segments_arm
 
 from .conftest import ndcg_differences
@@ -171,18 +173,27 @@ RANKERS: dict[str, Role] = {
 TRIALS = 100
 
 
-def simulated_verdicts(users: int, gains: list[float]) -> list[Verdict]:
-    """Verdicts of `TRIALS` simulated tests: six segments of 30 to 6 % of the users, whose own ranker adds `gains`.
+SHARES = [0.3, 0.22, 0.18, 0.14, 0.1, 0.06]
+
+
+def simulated(users: int, gains: list[float]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Segments (users,), and by arm NDCG@10 (users, TRIALS), where the own ranker of each segment adds `gains`.
 
     NDCG@10 of a user has a mean of 0.38 and a standard deviation of 0.25, and differences of two arms one of 0.05.
     """
     rng = np.random.default_rng(0)
-    segments = rng.choice(6, users, p=[0.3, 0.22, 0.18, 0.14, 0.1, 0.06])
+    segments = rng.choice(6, users, p=SHARES)
     noise = ndcg_differences(400_000, gains=0.5)
     noise *= 0.05 / np.sqrt(2) / noise.std()
     skill = rng.beta(1.05, 1.72, (users, TRIALS))
     values = {arm: skill + rng.choice(noise, (users, TRIALS)) for arm in RANKERS}
     values["segments"] += np.array(gains)[segments][:, None]
+    return segments, values
+
+
+def simulated_verdicts(users: int, gains: list[float]) -> list[Verdict]:
+    """What `summarize` concludes from each of the simulated tests, all estimated at once."""
+    segments, values = simulated(users, gains)
     means = {arm: of_arm.mean(axis=0) for arm, of_arm in values.items()}
     controls = [best_control({arm: mean[trial] for arm, mean in means.items()}, RANKERS) for trial in range(TRIALS)]
     differences = values["segments"] - np.stack([values[arm][:, trial] for trial, arm in enumerate(controls)], axis=1)
@@ -202,6 +213,26 @@ def simulated_verdicts(users: int, gains: list[float]) -> list[Verdict]:
         )
         for trial, control in enumerate(controls)
     ]
+
+
+@pytest.mark.parametrize("gains", [[0.0] * 6, [0.0114] * 6, [0.0, 0.03, 0.0, 0.03, 0.0, 0.0]])
+def test_the_simulated_verdicts_are_those_of_result_rows(gains: list[float]) -> None:
+    segments, values = simulated(1200, gains)
+    config = CONFIG.model_copy(update={"bootstrap_samples": 1000})
+    columns = {
+        "week": "2024-01-01",
+        "user_id": [f"u{user:04d}" for user in range(1200)],
+        "segment_id": [f"s{number}" for number in segments],
+        "seed": 0,
+        "task": "all",
+        "ranked": True,
+    }
+    expected = simulated_verdicts(1200, gains)
+    for trial in (0, 1, 17):
+        rows = [pd.DataFrame({**columns, "arm": arm, "ndcg_10": of_arm[:, trial]}) for arm, of_arm in values.items()]
+        found = summarize(pd.concat(rows), RANKERS, config, seed=0).verdict
+        assert found.sentence == expected[trial].sentence
+        assert found.segments == expected[trial].segments
 
 
 @pytest.mark.parametrize("users", [1200, 2400])

@@ -99,9 +99,8 @@ def _snapshot(config: Config, week: date) -> Snapshot:
         ).to_pylist()
     names = {row["segment_id"]: row["name"] for row in ledger}
     summary = read_summary(report["summary"], f"the report of {week}")
-    return Snapshot(
-        str(week), results, summary, names, dict(_settings(config.model_dump(mode="json", exclude=_PLACES)))
-    )
+    settings = dict(_settings(config.model_dump(mode="json", exclude=_PLACES)))
+    return Snapshot(config.storage.root, str(week), results, summary, names, settings)
 
 
 def _settings(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:

@@ -26,12 +26,17 @@ GAIN = "segments minus best control"
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One test. results: rows of `ranking_results`; names: segment id -> name; settings: by dotted key, as text."""
+    """One test.
 
+    project: where its tables lie; a segment's id means the same within one. results: rows of `ranking_results`;
+    names: segment id -> name; settings: by dotted key, as text.
+    """
+
+    project: str
     title: str
     results: pd.DataFrame
     summary: EvaluationSummary
-    names: Mapping[str, str]
+    names: dict[str, str]
     settings: Mapping[str, str]
 
 
@@ -81,10 +86,11 @@ class Differences:
 
 
 def compare(before: Snapshot, after: Snapshot, config: EvaluationConfig, seed: int) -> Differences:
-    """Every arm by task, the gain of the segments over each snapshot's best control, and that gain by segment.
+    """Every arm by task, the gain of the segments over each snapshot's best control, and that gain by segment in one project.
 
     Users tested in both are paired, others are not: the change is that of two means whose users overlap, with the error that
-    linearization gives for it (Särndal, Swensson and Wretman 1992, ch. 5), resampled over the users of either.
+    linearization gives for it (Särndal, Swensson and Wretman 1992, ch. 5), resampled over the users of either. There is no gain
+    to speak of where one of the snapshots has no segments.
     """
     changes: list[Change] = []
     lacking: list[str] = []
@@ -94,18 +100,30 @@ def compare(before: Snapshot, after: Snapshot, config: EvaluationConfig, seed: i
         arms = [arm for arm in first.columns if arm in second.columns]
         lacking += [f"{TASK_TITLES.get(task, task)}: {arm}" for arm in sorted({*map(str, first)} ^ {*map(str, second)})]
         changes += changes_of(task, first[arms], second[arms], config, seed)
-    gains = [_gain(snapshot, table[PRIMARY_TASK]) for snapshot, table in zip((before, after), tables, strict=True)]
-    changes += changes_of(PRIMARY_TASK, gains[0][[GAIN]], gains[1][[GAIN]], config, seed)
-    for segment_id in sorted(set(gains[0]["segment_id"].dropna()) | set(gains[1]["segment_id"].dropna())):
-        first, second = (gain.loc[gain["segment_id"] == segment_id, [GAIN]] for gain in gains)
+    if before.summary.verdict.segmented and after.summary.verdict.segmented:
+        gains = [_gain(snapshot, table[PRIMARY_TASK]) for snapshot, table in zip((before, after), tables, strict=True)]
+        changes += changes_of(PRIMARY_TASK, gains[0][[GAIN]], gains[1][[GAIN]], config, seed)
+        if before.project == after.project:
+            found, missing = _by_segment(gains[0], gains[1], before.names | after.names, config, seed)
+            changes, lacking = changes + found, lacking + missing
+    verdicts = (before.summary.verdict.sentence, after.summary.verdict.sentence)
+    return Differences(before.title, after.title, verdicts, changes, lacking, _settings(before, after))
+
+
+def _by_segment(
+    before: pd.DataFrame, after: pd.DataFrame, names: Mapping[str, str], config: EvaluationConfig, seed: int
+) -> tuple[list[Change], list[str]]:
+    """The change of the gain in each segment of both, and the segments that only one of them has."""
+    changes: list[Change] = []
+    lacking: list[str] = []
+    for segment_id in sorted({*before["segment_id"].dropna(), *after["segment_id"].dropna()}):
+        first, second = (gain.loc[gain["segment_id"] == segment_id, [GAIN]] for gain in (before, after))
         if first.empty or second.empty:
             lacking.append(f"segment {segment_id}")
             continue
-        name = after.names.get(segment_id) or before.names.get(segment_id, "")
-        titles = {GAIN: f"{GAIN} in {segment_id} {name}".rstrip()}
+        titles = {GAIN: f"{GAIN} in {segment_id} {names.get(segment_id, '')}".rstrip()}
         changes += changes_of(PRIMARY_TASK, first.rename(columns=titles), second.rename(columns=titles), config, seed)
-    verdicts = (before.summary.verdict.sentence, after.summary.verdict.sentence)
-    return Differences(before.title, after.title, verdicts, changes, lacking, _settings(before, after))
+    return changes, lacking
 
 
 def _settings(before: Snapshot, after: Snapshot) -> dict[str, tuple[str, str]]:

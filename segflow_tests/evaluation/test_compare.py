@@ -24,7 +24,7 @@ def base(make_results: MakeResults) -> pd.DataFrame:
 
 def snapshot(title: str, results: pd.DataFrame, config: EvaluationConfig) -> Snapshot:
     return Snapshot(
-        title, results, summarize(results, ROLES, config, seed=0), NAMES, {"seed": "0", "segments.k_min": "2"}
+        "here", title, results, summarize(results, ROLES, config, seed=0), NAMES, {"seed": "0", "segments.k_min": "2"}
     )
 
 
@@ -131,10 +131,23 @@ def test_what_only_one_has_is_named(base: pd.DataFrame, config: EvaluationConfig
     fewer = base[base["arm"] != "placebo_2"].assign(
         segment_id=lambda one: one["segment_id"].replace("s005", "unassigned")
     )
-    second = Snapshot("b", fewer, summarize(fewer, roles, config, seed=0), NAMES, {})
+    second = Snapshot("here", "b", fewer, summarize(fewer, roles, config, seed=0), NAMES, {})
     differences = compare(first, second, config, seed=0)
     assert differences.lacking == ["All items: placebo_2", "Items new to the user: placebo_2", "segment s005"]
     assert "only in one of them: segment s005" in list(lines(differences))
+
+
+def test_segments_of_another_project_are_others(base: pd.DataFrame, config: EvaluationConfig) -> None:
+    one = snapshot("a", base, config)
+    differences = compare(one, replace(one, project="there"), config, seed=0)
+    assert {row.what for row in differences.changes} == {*ROLES, GAIN}
+    assert differences.lacking == []
+
+
+def test_a_snapshot_without_segments_has_no_gain_that_could_move(base: pd.DataFrame, config: EvaluationConfig) -> None:
+    one = snapshot("a", base, config)
+    none = replace(one, summary=replace(one.summary, verdict=replace(one.summary.verdict, segmented=False)))
+    assert {row.what for row in compare(one, none, config, seed=0).changes} == set(ROLES)
 
 
 def test_text_and_json_tell_every_change(base: pd.DataFrame, config: EvaluationConfig) -> None:

@@ -156,23 +156,8 @@ def summarize(
 
     primary = [row for row in segments if row.task == PRIMARY_TASK]
     tested = {row.segment_id: row.difference for row in primary if row.difference is not None}
-    overall = next(row for row in comparisons if row.is_best_control)
-    verdict = decide(
-        overall.difference,
-        tested,
-        control=overall.against,
-        control_mean=next(row.primary.mean for row in arms if row.arm == overall.against),
-        config=config,
-        segmented=published is None or bool(published),
-        untested=sorted(set(published or ()) - set(tasks[0].segment_ids)),
-        unranked_users={
-            row.arm: row.unranked_users
-            for row in arms
-            if row.task == PRIMARY_TASK and row.role != "baseline" and row.unranked_users
-        },
-    )
     return EvaluationSummary(
-        verdict=verdict,
+        verdict=_verdict(tasks[0], arms, comparisons, tested, published, config),
         arms=arms,
         comparisons=comparisons,
         global_comparisons=overall_ranker,
@@ -181,6 +166,31 @@ def summarize(
         users_by_task={task.name: int(task.users.max()) + 1 for task in tasks},
         users_without_segment=len(set(tasks[0].users[pd.isna(tasks[0].segment_ids)])),
         settings=config,
+    )
+
+
+def _verdict(
+    task: _Task,
+    arms: list[ArmRow],
+    comparisons: list[Comparison],
+    tested: Mapping[str, Estimate],
+    published: Collection[str] | None,
+    config: EvaluationConfig,
+) -> Verdict:
+    """What the primary task says; `tested` are the differences of the segments with enough users."""
+    overall = next(row for row in comparisons if row.task == task.name and row.is_best_control)
+    of_task = {row.arm: row for row in arms if row.task == task.name}
+    return decide(
+        overall.difference,
+        tested,
+        control=overall.against,
+        control_mean=of_task[overall.against].primary.mean,
+        config=config,
+        segmented=published is None or bool(published),
+        untested=sorted(set(published or ()) - set(task.segment_ids)),
+        unranked_users={
+            arm: row.unranked_users for arm, row in of_task.items() if row.role != "baseline" and row.unranked_users
+        },
     )
 
 

@@ -35,7 +35,7 @@ test: $(VENV)/.dev ## the tests
 test-slow: $(VENV)/.dev ## the tests that take minutes
 	@$(BIN)/pytest -m slow
 
-test-ui: $(VENV)/.dev ## the Dagster UI in a headless Chromium (needs one on the PATH)
+test-ui: $(VENV)/.dev ## the Dagster UI and the report in a headless Chromium (needs one on the PATH)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,ui]'
 	@$(BIN)/pytest -m ui
 

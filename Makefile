@@ -53,7 +53,7 @@ bench-representation: $(VENV)/.peers ## texts, sessions, users and positions a s
 bench-segments: $(VENV)/.dev ## segments chosen, fitted and assigned against scikit-learn; planted logs and noise (about 12 minutes)
 	@$(BIN)/python -m segflow_tests.benchmarks.bench_segments
 
-bench-rankers: $(VENV)/.peers ## NDCG@10 on Complete Journey and MovieLens-100k, classics and the global ranker; speed of segment rankers and lists (about 25 minutes)
+bench-rankers: $(VENV)/.peers ## NDCG@10 on Complete Journey and MovieLens-100k, classics and the global ranker; speed of segment rankers and lists (about 30 minutes)
 	@PYTHONPATH=$(CURDIR)/$(VENV)/peers $(BIN)/python -m segflow_tests.benchmarks.bench_rankers
 
 check: $(VENV)/.dev ## style, types, architecture, definitions

@@ -53,6 +53,7 @@ def write_trend(config: Config) -> str:
     """
     from segflow.evaluation.record import read_summary
     from segflow.evaluation.trend import render_trend, trend, trend_lines
+    from segflow.pages import write_page
 
     storage = Storage(config.storage.root, config.storage.options)
     if not storage.partitions(tables.EVALUATION_REPORT):
@@ -63,9 +64,7 @@ def write_trend(config: Config) -> str:
     names = {row["segment_id"]: row["name"] for row in sorted(named, key=lambda row: row["week"])}
     summaries = {str(row["week"]): read_summary(row["summary"], f"the report of {row['week']}") for row in stored}
     rows = trend(summaries, names)
-    file = Path(config.report.folder) / "trend.html"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(render_trend(rows, "Does segmenting pay? Week by week"), encoding="utf-8")
+    file = write_page(config.report.folder, "trend.html", render_trend(rows, "Does segmenting pay? Week by week"))
     return "\n".join([*trend_lines(rows), "", f"Page      {file}"])
 
 

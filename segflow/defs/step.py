@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from segflow.defs.provenance import ASPECTS, CODE, CONTENT, INPUTS, TABLE_VERSIO
 from segflow.defs.resources import Segflow
 from segflow.errors import UserError
 from segflow.events.days import Days, spans
-from segflow.pages import escaped
+from segflow.pages import escaped, write_page
 from segflow.storage import ViolationsError, Written, connect
 from segflow.storage.checks import CHECKS
 from segflow.tables import Table
@@ -255,11 +254,7 @@ class Step:
 
     def page(self, name: str, html: str) -> Path:
         """Write a page below `report.folder`, whole or not at all, for people to open and send."""
-        file = Path(self.config.report.folder) / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_name(f".{file.name}.{os.getpid()}.part")
-        part.write_text(html, encoding="utf-8")
-        return part.replace(file)
+        return write_page(self.config.report.folder, name, html)
 
     def curve(self) -> Curve:
         """A callback for training loops: logs each epoch to MLflow and remembers it."""

@@ -1,11 +1,13 @@
-"""What the pages share: one style sheet, how numbers are spelled, and the escaping of every value.
+"""What the pages share: one style sheet, how numbers are spelled, the escaping of every value, and the writing of the file.
 
 What does not live here: any page. A page loads nothing from elsewhere and holds no script.
 """
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
@@ -21,6 +23,15 @@ def environment(package: str) -> Environment:
     )
     found.filters.update(percent=percent, figure=figure)
     return found
+
+
+def write_page(folder: str, name: str, html: str) -> Path:
+    """Write a page below ``folder``, whole or not at all, for people to open and send."""
+    file = Path(folder) / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(f".{file.name}.{os.getpid()}.part")
+    part.write_text(html, encoding="utf-8")
+    return part.replace(file)
 
 
 def light_colours() -> str:

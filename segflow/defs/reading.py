@@ -15,7 +15,15 @@ import pyarrow.compute as pc
 from segflow import tables
 from segflow.arrow import matrix, vector_column
 from segflow.config import View
-from segflow.defs.partitions import CONFIG, SAME_WEEK, SNAPSHOT, WEEK_BEFORE, Window
+from segflow.defs.partitions import (
+    CONFIG,
+    HISTORY_AND_WEEK,
+    SAME_WEEK,
+    SEGMENTS_OF_WEEK,
+    SNAPSHOT,
+    WEEK_BEFORE,
+    Window,
+)
 from segflow.defs.step import Step
 from segflow.sql import load
 
@@ -245,6 +253,20 @@ def segment_names(step: Step) -> dict[str, str]:
         return {}
     rows = step.read(tables.SEGMENT_LEDGER, ["segment_id", "name"])
     return dict(zip(rows["segment_id"].to_pylist(), rows["name"].to_pylist(), strict=True))
+
+
+# What lists are made from: those of the batch, and what makes the same ones for requests.
+LIST_WINDOWS: dict[Table, Window] = {
+    tables.EVENTS: HISTORY_AND_WEEK,
+    tables.ITEMS: SNAPSHOT,
+    tables.USERS: SNAPSHOT,
+    tables.USER_EDGES: SNAPSHOT,
+    tables.ITEM_EMBEDDINGS: SNAPSHOT,
+    tables.BEHAVIOR_MODEL: SAME_WEEK,
+    tables.GLOBAL_RANKER: SAME_WEEK,
+    tables.SEGMENT_RANKERS: SEGMENTS_OF_WEEK,
+    tables.USER_SEGMENTS: SAME_WEEK,
+}
 
 
 def strangers(step: Step) -> Strangers:

@@ -138,11 +138,9 @@ def decide(
     """
     threshold = config.minimum_relative_gain * control_mean
     decisions = judge_segments(segment_differences, threshold, config)
-    outcome: Outcome = "do not segment"
+    outcome: Outcome = "not enough data to say" if segmented and unranked_users else "do not segment"
     segments: tuple[str, ...] = ()
-    if segmented and unranked_users:
-        outcome = "not enough data to say"
-    elif segmented:
+    if segmented and not unranked_users:
         outcome, segments = _outcome(difference, segment_differences, decisions, threshold, config)
     verdict = Verdict(
         outcome=outcome,
@@ -161,10 +159,7 @@ def decide(
         untested=tuple(untested),
         unranked_users=dict(unranked_users or {}),
     )
-    sentence = _sentence(verdict, segment_differences, config)
-    if verdict.untested:
-        sentence = f"{sentence} No test user belongs to {_listed(verdict.untested)}."
-    return replace(verdict, sentence=sentence)
+    return replace(verdict, sentence=_sentence(verdict, segment_differences, config))
 
 
 def _outcome(
@@ -199,7 +194,13 @@ def _outcome(
 
 
 def _sentence(verdict: Verdict, segment_differences: Mapping[str, Estimate], config: EvaluationConfig) -> str:
-    """The verdict with its numbers, for a reader who knows nothing of the code."""
+    """The verdict with its numbers and what could not be tested, for a reader who knows nothing of the code."""
+    sentence = _answer(verdict, segment_differences, config)
+    return f"{sentence} No test user belongs to {listed(verdict.untested)}." if verdict.untested else sentence
+
+
+def _answer(verdict: Verdict, segment_differences: Mapping[str, Estimate], config: EvaluationConfig) -> str:
+    """The verdict with its numbers."""
     needed = f"{signed(verdict.threshold)} ({signed_percent(config.minimum_relative_gain)}) fixed beforehand"
     relative = f"{signed_percent(verdict.difference / verdict.control_mean)}, " if verdict.control_mean else ""
     low, high = verdict.interval
@@ -211,18 +212,18 @@ def _sentence(verdict: Verdict, segment_differences: Mapping[str, Estimate], con
     )
     if not verdict.segmented:
         return (
-            "Do not segment: this week's users show no segments that chance would not draw as well, so the global ranker "
+            "Do not segment: the users show no segments that chance would not draw as well, so the global ranker "
             f"serves everybody ({verdict.control_mean:.4f} NDCG@10, {verdict.users:,} test users)."
         )
     if verdict.outcome == "segment":
         return f"Segment: {numbers}, at least the {needed}."
     if verdict.outcome == "segment only":
         return (
-            f"Segment only {_listed(verdict.segments)}: {_why_only(verdict, segment_differences)}; over all, {numbers}."
+            f"Segment only {listed(verdict.segments)}: {_why_only(verdict, segment_differences)}; over all, {numbers}."
         )
     if verdict.outcome == "not enough data to say":
         if verdict.unranked_users:
-            broken = _listed([f"{plain_name(arm)} for {count:,}" for arm, count in verdict.unranked_users.items()])
+            broken = listed([f"{plain_name(arm)} for {count:,}" for arm, count in verdict.unranked_users.items()])
             return (
                 f"Not enough data to say: the scores of {broken} of {verdict.users:,} test users are no numbers, so nothing "
                 "can be compared; train the rankers of this week again."
@@ -254,11 +255,11 @@ def _why_only(verdict: Verdict, segment_differences: Mapping[str, Estimate]) -> 
         by_decision[decision].append(one.segment_id)
     unproven_kept = not set(by_decision["unproven"]).isdisjoint(verdict.segments)
     kind = "loss" if unproven_kept else "gain"
-    numbers = _listed([f"{name} ({signed(segment_differences[name].mean)})" for name in by_decision[kind]])
+    numbers = listed([f"{name} ({signed(segment_differences[name].mean)})" for name in by_decision[kind]])
     others = "" if unproven_kept or not by_decision["unproven"] else " and none worth having for the rest"
     return f"a {kind} is proven for {numbers}{others}, corrected for testing {len(verdict.decisions)} segments"
 
 
-def _listed(words: Sequence[str]) -> str:
+def listed(words: Sequence[str]) -> str:
     """Words as an English list: a, b and c."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

@@ -56,6 +56,16 @@ class EvaluationConfig(Section):
     minimum_users: int = Field(
         50, ge=2, description="test users below which nothing is concluded, for all users and for each segment"
     )
+    harm_tolerance: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="share of the best control's NDCG@10 that a segment may be proven to lose on any task before its ranker "
+        "is kept from serving",
+    )
+    pooled_weeks: int = Field(
+        8, ge=1, le=52, description="snapshot weeks whose tests the pooled verdict takes together"
+    )
 
 
 class StorageConfig(Section):

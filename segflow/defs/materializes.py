@@ -45,6 +45,7 @@ def materializes(
     partitions: dg.PartitionsDefinition | None = None,
     one_run_for_a_range: bool = False,
     checks: Mapping[str, str] | None = None,
+    tells: Mapping[str, str] | None = None,
     kinds: Sequence[str] = (),
     observes: Callable[[], str] | None = None,
 ) -> Callable[[Body], dg.AssetsDefinition]:
@@ -55,6 +56,7 @@ def materializes(
     one_run_for_a_range: a backfill passes all its partitions to one run.
     observes: a digest of what is read outside the tables, such as source files.
     checks: name -> description of rules beyond the tables' own, reported by `Step.require`.
+    tells: name -> description of what is worth a warning and stops nothing, reported by `Step.tell`.
     """
     version = code_version(tables, code, settings, CONFIG)
 
@@ -66,7 +68,13 @@ def materializes(
         @dg.multi_asset(
             name=name,
             specs=[_spec(table, plan, body.__doc__, group, kinds) for table in tables],
-            check_specs=[spec for table in tables for spec in _checks(table, checks or {}, table is tables[0])],
+            check_specs=[
+                *(spec for table in tables for spec in _checks(table, checks or {}, table is tables[0])),
+                *(
+                    dg.AssetCheckSpec(name, asset=tables[0].name, description=description)
+                    for name, description in (tells or {}).items()
+                ),
+            ],
             partitions_def=partitions,
             backfill_policy=dg.BackfillPolicy.single_run() if one_run_for_a_range else dg.BackfillPolicy.multi_run(),
             pool="segflow",

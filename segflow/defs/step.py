@@ -273,14 +273,23 @@ class Step:
 
         Raises ViolationsError when it did not pass.
         """
-        table = self._plan.tables[0]
+        self._check(check, passed, message, figures, dg.AssetCheckSeverity.ERROR)
+        if not passed:
+            raise ViolationsError(self._plan.tables[0], [])
+
+    def tell(self, check: str, passed: bool, message: str, **figures: Any) -> None:
+        """Report a check that stops nothing: a warning if it did not pass."""
+        self._check(check, passed, message, figures, dg.AssetCheckSeverity.WARN)
+
+    def _check(
+        self, name: str, passed: bool, message: str, figures: Mapping[str, Any], severity: dg.AssetCheckSeverity
+    ) -> None:
         self._checks.append(
             dg.AssetCheckResult(
-                passed=passed, check_name=check, asset_key=table.name, metadata=figures, description=message
+                passed=passed, check_name=name, asset_key=self._plan.tables[0].name, severity=severity,
+                metadata=figures, description=message,
             )
-        )
-        if not passed:
-            raise ViolationsError(table, [])
+        )  # fmt: skip
 
     def results(self) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
         """Everything Dagster is told about what was written."""

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -265,15 +266,8 @@ class ServedRanker:
         for name, content in parts.items():
             (folder / name).write_bytes(content)
         values: dict[str, Any] = {name: getattr(self, name) for name in _PLAIN}
-        manifest = {
-            "format": _FORMAT,
-            "files": {name: hashlib.sha256(content).hexdigest() for name, content in parts.items()},
-            "values": values,
-        }
-        text = json.dumps(manifest, sort_keys=True)
-        digest = hashlib.sha256(text.encode()).hexdigest()
-        (folder / MANIFEST).write_text(json.dumps({"manifest": manifest, "digest": digest}, sort_keys=True), "utf-8")
-        return digest
+        files = {name: hashlib.sha256(content).hexdigest() for name, content in parts.items()}
+        return _write_manifest(folder, {"format": _FORMAT, "files": files, "values": values})
 
     @classmethod
     def load(cls, folder: Path) -> ServedRanker:
@@ -291,6 +285,47 @@ class ServedRanker:
             deltas=read_deltas([parts[_DELTAS]]) if _DELTAS in parts else None,
             **values,
         )
+
+
+def restrict(bundle: Path, folder: Path, segments: Collection[str]) -> str:
+    """Write into ``folder`` the bundle in which the rankers of ``segments`` alone count, and return its digest.
+
+    Users of the other segments get the global ranker's lists, and requests may name these segments as before. All files but
+    the deltas are the same, byte for byte, and share their place on the disk where it can.
+    Raises UserError when a file is missing or damaged, ValueError when the bundle has no such segment.
+    """
+    manifest = _manifest(bundle)
+    known = manifest["values"]["segments"]
+    if unknown := set(segments) - set(known):
+        raise ValueError(f"the bundle has no segments {sorted(unknown)}, only {known}")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, digest in manifest["files"].items():
+        content = _checked(bundle / name, digest)
+        if name == _DELTAS:
+            kept = read_deltas([content])
+            gate = kept.gate * torch.tensor([float(one in segments) for one in known])
+            content = replace(kept, gate=gate).to_bytes()
+            (folder / name).write_bytes(content)
+            manifest["files"][name] = hashlib.sha256(content).hexdigest()
+        else:
+            _share(bundle / name, folder / name)
+    return _write_manifest(folder, manifest)
+
+
+def _share(file: Path, place: Path) -> None:
+    try:
+        place.hardlink_to(file)
+    except OSError:
+        # Another file system, or one that has no links.
+        shutil.copyfile(file, place)
+
+
+def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> str:
+    """What is in the bundle, with a digest of it, which is returned."""
+    text = json.dumps(manifest, sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    (folder / MANIFEST).write_text(json.dumps({"manifest": manifest, "digest": digest}, sort_keys=True), "utf-8")
+    return digest
 
 
 def _stored(tensors: Mapping[str, Tensor], values: Mapping[str, Any], variant: Variant) -> bytes:

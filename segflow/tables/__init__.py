@@ -7,7 +7,12 @@ and the table reference in the docs. No I/O lives here.
 from __future__ import annotations
 
 # This package is the one door to what stands in its modules.
-from segflow.tables.evaluation import CHAMPION, EVALUATION_REPORT, LIST_QUALITY, RANKING_RESULTS
+from segflow.tables.evaluation import (
+    CHAMPION,
+    EVALUATION_REPORT,
+    LIST_QUALITY,
+    RANKING_RESULTS,
+)
 from segflow.tables.events import (
     DAY_REPORTS,
     EVENTS,

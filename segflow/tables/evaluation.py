@@ -66,9 +66,11 @@ EVALUATION_REPORT = Table(
 
 CHAMPION = Table(
     "champion",
-    "Whether the week's ranker may serve everybody: the gate before the registry's alias of that name.",
+    "Which of the week's rankers may serve everybody: the gate before the registry's alias of that name.",
     (
         WEEK,
+        Column("arm", "VARCHAR", "what serves, or was held back last", values=("global", "segments")),
+        Column("segments", "VARCHAR[]", "segments whose own rankers serve"),
         Column("digest", "VARCHAR", "digest of the bundle"),
         Column("promoted", "BOOLEAN", "whether it passed"),
         Column("sentence", "VARCHAR", "why, with the figures"),

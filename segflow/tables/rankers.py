@@ -6,15 +6,16 @@ from segflow.tables.schema import USER, WEEK, Column, Table, model_table
 
 SERVED_RANKER = Table(
     "served_ranker",
-    "The ranker that answers requests from the week after the snapshot week on, as a version in the MLflow registry.",
+    "Rankers that answer requests from the week after the snapshot week on, as versions in the MLflow registry.",
     (
         WEEK,
+        Column("arm", "VARCHAR", "arm of the evaluation that it serves", values=("global", "segments")),
+        Column("segments", "VARCHAR[]", "segments with a ranker of their own in it"),
         Column("digest", "VARCHAR", "digest of the bundle, a tag of the registered version"),
         Column("variant", "VARCHAR", "how matrices are stored", values=("full", "int8")),
-        Column("arm", "VARCHAR", "arm of the evaluation that it serves", values=("global", "segments")),
         Column("bytes", "BIGINT", "size of the bundle's files", minimum=0),
     ),
-    key=("week",),
+    key=("week", "arm"),
     partitions=("week",),
 )
 

@@ -22,7 +22,7 @@ from segflow.rankers.recommend import Ranked, Shown, recommendation_rows
 from segflow.rankers.requests import read_requests
 from segflow.rankers.rules import Catalogue, rules_of
 from segflow.rankers.segment_rankers import train_deltas
-from segflow.rankers.served import MANIFEST, Answer, ServedRanker
+from segflow.rankers.served import MANIFEST, Answer, ServedRanker, Variant, restrict
 from segflow.rankers.snapshot import RankingWeek
 from segflow.representation.sequences import MICROSECONDS_PER_DAY as DAY
 from segflow_tests.rankers.conftest import CONFIG, ITEMS, SNAPSHOT, USERS, WEEK, World
@@ -177,6 +177,38 @@ def test_the_same_bundle_after_a_round_trip(world: World, served: ServedRanker, 
     assert not any(
         user.encode() in file.read_bytes() for file in (tmp_path / "one").iterdir() for user in world.log.user_ids
     )
+
+
+@pytest.mark.parametrize("variant", ["full", "int8"])
+def test_a_restricted_bundle_serves_some_segments_and_the_global_ranker_to_all_others(
+    world: World, served: ServedRanker, tmp_path: Path, variant: Variant
+) -> None:
+    whole = tmp_path / "whole"
+    digest = served.save(whole, variant)
+    assert restrict(whole, tmp_path / "all", SEGMENTS) == digest
+    digests = [restrict(whole, tmp_path / name, kept) for name, kept in (("one", ["s1"]), ("none", []))]
+    assert len({digest, *digests}) == 3
+    whole_one, one, none = (ServedRanker.load(tmp_path / name) for name in ("whole", "one", "none"))
+    of_first, of_second, of_nobody = (
+        [request_of(world, user, **more) for user in range(6)]
+        for more in ({"segment_id": "s1"}, {"segment_id": "s2"}, {})
+    )
+    assert ask(one, *of_first) == ask(whole_one, *of_first)
+    plain = ask(whole_one, *of_nobody)
+    assert {answer["arm"] for answer in plain} == {"global"}
+    for rows in (ask(one, *of_second), ask(one, *of_nobody), ask(none, *of_first), ask(none, *of_nobody)):
+        assert rows == plain
+    shared = {file.name for file in whole.iterdir()} - {MANIFEST, "deltas.safetensors"}
+    assert all((tmp_path / "none" / name).read_bytes() == (whole / name).read_bytes() for name in shared)
+
+
+def test_only_segments_that_a_bundle_has_can_be_kept(served: ServedRanker, tmp_path: Path) -> None:
+    served.save(tmp_path / "whole")
+    with pytest.raises(ValueError, match="no segments \\['s9'\\]"):
+        restrict(tmp_path / "whole", tmp_path / "one", ["s1", "s9"])
+    (tmp_path / "whole" / "scorers.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match=r"scorers\.safetensors: is damaged"):
+        restrict(tmp_path / "whole", tmp_path / "one", ["s1"])
 
 
 def test_int8_is_smaller_and_ranks_nearly_the_same(world: World, served: ServedRanker, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from http.client import HTTPConnection
 from pathlib import Path
@@ -16,7 +17,7 @@ from segflow.rankers.requests import example_request, read_requests
 from segflow.rankers.served import ServedRanker
 from segflow.rankers.snapshot import RankingWeek
 from segflow.tracking import Run, Tracking
-from segflow.tracking.serving import CHALLENGER, CHAMPION, promote, register
+from segflow.tracking.serving import CHALLENGER, CHAMPION, bundle_of, promote, register
 from segflow_tests.benchmarks.serving_job import mlflow_serve
 from segflow_tests.rankers.conftest import CONFIG, SNAPSHOT, make_world
 
@@ -44,9 +45,12 @@ def bundle(served: ServedRanker, tmp_path_factory: pytest.TempPathFactory) -> tu
     return folder, served.save(folder)
 
 
-def registered(tracking: Tracking, served: ServedRanker, bundle: Path, digest: str, week: str) -> tuple[str, Run]:
+def registered(
+    tracking: Tracking, served: ServedRanker, bundle: Path, digest: str, week: str, segments: Sequence[str] = ()
+) -> tuple[str, Run]:
+    example = example_request(served.catalogue, MOMENT)
     with tracking.run("segflow rankers", f"served_ranker {week}", {}) as run:
-        return register(tracking, run, bundle, digest, week, example_request(served.catalogue, MOMENT)), run
+        return register(tracking, run, bundle, digest, week, segments, example), run
 
 
 def aliases(tracking: Tracking) -> dict[str, str]:
@@ -71,6 +75,25 @@ def test_versions_and_aliases(tracking: Tracking, served: ServedRanker, bundle: 
     found = tracking.client.get_model_version_by_alias(tracking.config.model, CHAMPION)
     assert (found.tags["segflow.week"], found.tags["segflow.digest"]) == ("2024-01-15", "b" * 64)
     assert tracking.client.get_model_version(tracking.config.model, first).run_id == run.run_id
+
+
+def test_a_version_says_which_segments_have_rankers_of_their_own_and_gives_its_bundle_back(
+    tracking: Tracking, served: ServedRanker, bundle: tuple[Path, str], tmp_path: Path
+) -> None:
+    folder, digest = bundle
+    arms = []
+    for number, segments in enumerate([(), ("s001", "s003")]):
+        version, _ = registered(tracking, served, folder, f"{number}" * 64, "2024-01-22", segments)
+        tags = tracking.client.get_model_version(tracking.config.model, version).tags
+        arms.append((tags["segflow.arm"], tags["segflow.segments"]))
+    assert arms == [("global", ""), ("segments", "s001,s003")]
+    registered(tracking, served, folder, digest, "2024-01-08")
+    found = bundle_of(tracking, digest, tmp_path)
+    assert {file.name: file.read_bytes() for file in found.iterdir()} == {
+        file.name: file.read_bytes() for file in folder.iterdir()
+    }
+    with pytest.raises(UserError, match=r"no version holds the bundle .* materialize served_ranker"):
+        bundle_of(tracking, "f" * 64, tmp_path)
 
 
 def test_the_registered_model_answers_as_the_bundle_does(

@@ -1,34 +1,40 @@
-"""The ranker that answers requests: a version in the registry each week, and the gate that lets it serve everybody."""
+"""The rankers that answer requests: versions in the registry each week, and the gate that lets one of them serve everybody."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from segflow import tables
 from segflow.defs.materializes import materializes
-from segflow.defs.partitions import CONFIG, HISTORY_AND_WEEK, SAME_WEEK, SEGMENTS_OF_WEEK, SNAPSHOT, WEEKLY
-from segflow.defs.reading import catalogue, global_ranker_of, ranking_week, segment_groups, start_of, strangers
+from segflow.defs.partitions import CONFIG, SAME_WEEK, WEEKLY
+from segflow.defs.reading import (
+    LIST_WINDOWS,
+    catalogue,
+    global_ranker_of,
+    ranking_week,
+    segment_groups,
+    start_of,
+    strangers,
+)
 from segflow.defs.step import Step
 from segflow.rankers.rules import digest_of_file
+from segflow.tracking.serving import bundle_of, promote, register
+
+if TYPE_CHECKING:
+    from segflow.rankers.served import ServedRanker
+
+GATE = "gate"
 
 
 @materializes(
     tables.SERVED_RANKER,
     group="rankers",
-    reads={
-        tables.EVENTS: HISTORY_AND_WEEK,
-        tables.ITEMS: SNAPSHOT,
-        tables.USERS: SNAPSHOT,
-        tables.USER_EDGES: SNAPSHOT,
-        tables.ITEM_EMBEDDINGS: SNAPSHOT,
-        tables.BEHAVIOR_MODEL: SAME_WEEK,
-        tables.GLOBAL_RANKER: SAME_WEEK,
-        tables.SEGMENT_RANKERS: SEGMENTS_OF_WEEK,
-        tables.USER_SEGMENTS: SAME_WEEK,
-    },
+    reads=LIST_WINDOWS,
     observes=lambda: digest_of_file(CONFIG.recommendations.exclude.file),
     partitions=WEEKLY,
     code=["rankers", "representation/sequences.py", "tracking/served_model.py", "tracking/serving.py"],
@@ -36,12 +42,13 @@ from segflow.rankers.rules import digest_of_file
     kinds=["pytorch", "mlflow"],
 )
 def served_ranker(step: Step) -> None:
-    """Lists for the week after the snapshot week equal those of `recommendations`; registered as the challenger."""
+    """Two challengers, whose lists for the week after the snapshot week are those of `recommendations`, and of the global ranker.
+
+    Only the latter in a week without segments.
+    """
     from segflow.rankers.cold_lists import judged_steps
-    from segflow.rankers.requests import example_request
     from segflow.rankers.rules import rules_of
     from segflow.rankers.served import ServedRanker
-    from segflow.tracking.serving import register
 
     week = ranking_week(step)
     grouped = segment_groups(step, week.sequences.user_ids)
@@ -58,17 +65,28 @@ def served_ranker(step: Step) -> None:
         grouped=grouped,
         shrinkage=shrinkage,
     )
-    variant = step.config.serving.variant
+    rows = [{"week": step.week, **row} for row in _registered(step, ranker, segments)]
+    step.write(tables.SERVED_RANKER, pa.Table.from_pylist(rows, schema=tables.SERVED_RANKER.arrow))
+
+
+def _registered(step: Step, ranker: ServedRanker, segments: list[str]) -> Iterator[dict[str, Any]]:
+    """Register the ranker with the segments' own rankers, and without; rows of the table, without the week."""
+    from segflow.rankers.requests import example_request
+    from segflow.rankers.served import restrict
+
+    example, variant = example_request(ranker.catalogue, start_of(step.week)), step.config.serving.variant
     with TemporaryDirectory() as folder:
-        bundle = Path(folder) / "bundle"
-        digest = ranker.save(bundle, variant)
-        size = sum(file.stat().st_size for file in bundle.iterdir())
-        example = example_request(ranker.catalogue, start_of(step.week))
-        number = register(step.tracking, step.run, bundle, digest, str(step.week), example)
-    step.note(model=step.config.tracking.model, version=number, bytes=size)
-    row = {"digest": digest, "variant": variant, "arm": "segments" if grouped else "global", "bytes": size}
-    rows = pa.Table.from_pylist([{"week": step.week, **row}], schema=tables.SERVED_RANKER.arrow)
-    step.write(tables.SERVED_RANKER, rows)
+        bundles = {arm: Path(folder) / arm for arm in ("segments", "global")}
+        digests = {"segments": ranker.save(bundles["segments"], variant)}
+        # It knows the segments all the same: a request that names one must not fail because of who is champion.
+        digests["global"] = restrict(bundles["segments"], bundles["global"], ())
+        # What is registered last is the challenger.
+        for arm in ("global", "segments") if segments else ("global",):
+            own = segments if arm == "segments" else []
+            number = register(step.tracking, step.run, bundles[arm], digests[arm], str(step.week), own, example)
+            size = sum(file.stat().st_size for file in bundles[arm].iterdir())
+            step.note(**{f"version_{arm}": number, f"bytes_{arm}": size}, model=step.config.tracking.model)
+            yield {"arm": arm, "segments": own, "digest": digests[arm], "variant": variant, "bytes": size}
 
 
 @materializes(
@@ -81,23 +99,54 @@ def served_ranker(step: Step) -> None:
         tables.EVALUATION_REPORT: SAME_WEEK,
     },
     partitions=WEEKLY,
-    code=["evaluation", "tracking/serving.py"],
+    code=["evaluation", "rankers/served.py", "tracking/serving.py"],
     settings=["evaluation", "seed"],
+    tells={GATE: "a ranker of the week may serve, and no segment is harmed by its own"},
     kinds=["mlflow"],
 )
 def champion(step: Step) -> None:
-    """A ranker that was tested, and is not proven worse than a simple baseline, becomes the registry's `champion`."""
-    from segflow.evaluation.promotion import promotion
-    from segflow.tracking.serving import promote
+    """Rankers per segment become the registry's `champion` where the verdict is for them, else the global ranker does.
 
-    served = step.read(tables.SERVED_RANKER).to_pylist()[0]
-    step.read(tables.EVALUATION_REPORT, ["week"])
+    Either only if it is not proven worse than a simple baseline.
+    """
+    from segflow.evaluation.promotion import promotion
+    from segflow.evaluation.record import read_summary
+
+    served = {row["arm"]: row for row in step.read(tables.SERVED_RANKER).to_pylist()}
+    (report,) = step.read(tables.EVALUATION_REPORT, ["summary"])["summary"].to_pylist()
+    summary = read_summary(report, f"the report of {step.week}")
+    segments = served["segments"]["segments"] if "segments" in served else []
     results = step.read(tables.RANKING_RESULTS).to_pandas()
-    found = promotion(results, served["arm"], step.config.evaluation, step.config.seed)
+    found = promotion(results, summary, segments, step.config.evaluation, step.config.seed)
+    digest = served[found.arm]["digest"]
+    if found.segments and set(found.segments) != set(segments):
+        digest = _restricted(step, digest, found.segments)
     if found.promoted:
-        step.note(registry=promote(step.tracking, served["digest"]))
-    step.note(sentence=found.sentence)
+        step.note(registry=promote(step.tracking, digest))
     for baseline, difference in found.differences.items():
         step.note(**{f"above_{baseline}": difference.mean, f"above_{baseline}_low": difference.low})
-    row = {"week": step.week, "digest": served["digest"], "promoted": found.promoted, "sentence": found.sentence}
-    step.write(tables.CHAMPION, pa.Table.from_pylist([row], schema=tables.CHAMPION.arrow))
+    step.note(arm=found.arm, sentence=found.sentence)
+    step.tell(
+        GATE,
+        found.promoted and not found.harmed,
+        found.sentence,
+        arm=found.arm,
+        cleared=found.cleared,
+        harmed_segments=", ".join(map(str, found.harmed)) or "none",
+    )
+    row = {"arm": found.arm, "segments": found.segments, "digest": digest, "promoted": found.promoted}
+    rows = pa.Table.from_pylist([{"week": step.week, **row, "sentence": found.sentence}], schema=tables.CHAMPION.arrow)
+    step.write(tables.CHAMPION, rows)
+
+
+def _restricted(step: Step, digest: str, segments: Sequence[str]) -> str:
+    """Register the week's version with the rankers of `segments` alone, and return its digest."""
+    from segflow.rankers.requests import example_request
+    from segflow.rankers.served import ServedRanker, restrict
+
+    with TemporaryDirectory() as folder:
+        whole, own = bundle_of(step.tracking, digest, Path(folder)), Path(folder) / "own"
+        found = restrict(whole, own, segments)
+        example = example_request(ServedRanker.load(own).catalogue, start_of(step.week))
+        register(step.tracking, step.run, own, found, str(step.week), segments, example)
+    return found

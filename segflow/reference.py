@@ -1,7 +1,7 @@
 """The reference pages of the docs, generated from the declarations they describe: `python -m segflow.reference docs`.
 
-Lives here: tables and settings as Markdown, and the schema of a report's JSON. Does not live here: what these are (`tables/`,
-`config/`, `evaluation/`), and pages that people write.
+Lives here: tables and settings as Markdown, and the schemas of JSON that others read. Does not live here: what these are
+(`tables/`, `config/`, `evaluation/`), and pages that people write.
 """
 
 from __future__ import annotations
@@ -61,16 +61,19 @@ def settings_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-def report_schema() -> str:
-    """The JSON Schema of `evaluation_report.summary`."""
+def schemas() -> dict[str, str]:
+    """File name -> JSON Schema: of `evaluation_report.summary`, and of what `segflow compare --json` prints."""
+    from segflow.evaluation.compare import Differences
     from segflow.evaluation.record import json_schema
+    from segflow.evaluation.summary import EvaluationSummary
 
-    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+    found = {"report": json_schema(EvaluationSummary), "compare": json_schema(Differences)}
+    return {f"{name}.schema.json": json.dumps(one, indent=2, ensure_ascii=False) + "\n" for name, one in found.items()}
 
 
 def pages() -> dict[str, str]:
     """File name -> content."""
-    return {"tables.md": tables_page(), "settings.md": settings_page(), "report.schema.json": report_schema()}
+    return {"tables.md": tables_page(), "settings.md": settings_page(), **schemas()}
 
 
 def _table_section(table: Table) -> Iterator[str]:

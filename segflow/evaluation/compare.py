@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -71,6 +72,7 @@ class Differences:
     """All changes from `before` to `after`.
 
     lacking: the arms and segments that only one of them has; settings: key -> before and after, where they differ.
+    `schema_version` changes when a reader of the JSON has to.
     """
 
     before: str
@@ -79,9 +81,10 @@ class Differences:
     changes: list[Change]
     lacking: list[str]
     settings: dict[str, tuple[str, str]]
+    schema_version: Literal[1] = field(default=1, kw_only=True)
 
     def to_json(self) -> str:
-        """Strict JSON text (no NaN)."""
+        """Strict JSON text (no NaN), by the schema in `record.py`."""
         return json.dumps(asdict(self), indent=2, ensure_ascii=False, allow_nan=False)
 
 

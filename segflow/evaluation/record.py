@@ -1,7 +1,7 @@
-"""The summary of a report as JSON: its published schema, and reading it back.
+"""What is written as JSON for others: the published schemas, and reading a summary back.
 
-What lives here: what makes `evaluation_report.summary` a format that others can rely on. What does not: the shapes themselves
-(summary.py, statistics.py, verdict.py), from which the schema is derived.
+What lives here: what makes `evaluation_report.summary` and `segflow compare --json` formats that others can rely on. What does
+not: the shapes themselves (summary.py, statistics.py, verdict.py, compare.py), from which the schemas are derived.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.json_schema import GenerateJsonSchema
 
 from segflow.errors import UserError
+from segflow.evaluation.compare import Differences
 from segflow.evaluation.summary import EvaluationSummary
 
 
@@ -22,9 +23,9 @@ class _Closed(GenerateJsonSchema):
         return {**super().dataclass_schema(schema), "additionalProperties": False}
 
 
-def json_schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of what `EvaluationSummary.to_json` writes."""
-    found = TypeAdapter(EvaluationSummary).json_schema(mode="serialization", schema_generator=_Closed)
+def json_schema(written: type[EvaluationSummary] | type[Differences] = EvaluationSummary) -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of what the `to_json` of these writes."""
+    found = TypeAdapter(written).json_schema(mode="serialization", schema_generator=_Closed)
     return {"$schema": GenerateJsonSchema.schema_dialect, **found}
 
 

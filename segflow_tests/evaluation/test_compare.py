@@ -15,6 +15,7 @@ from segflow.evaluation.statistics import estimate
 from segflow.evaluation.summary import summarize
 
 from .conftest import NAMES, ROLES, MakeResults
+from .published import faults, published
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +161,9 @@ def test_text_and_json_tell_every_change(base: pd.DataFrame, config: EvaluationC
     assert text[1] == f"2017-11-20: {after.summary.verdict.sentence}"
     assert text[-1] == "setting seed: 0 before, 1 after"
     told = json.loads(differences.to_json())
+    assert faults(told, published("compare")) == []
+    assert faults({**told, "changes": [{**told["changes"][0], "everybody": {}}]}, published("compare"))
+    assert faults({**told, "settings": {"seed": ["0"]}}, published("compare"))
     assert len(told["changes"]) == len(differences.changes) == sum(line.startswith("  ") for line in text)
     for row, line in zip(differences.changes, [line for line in text if line.startswith("  ")], strict=False):
         if row.task == "new":

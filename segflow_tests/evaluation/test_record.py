@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,48 +13,9 @@ from segflow.evaluation.record import read_summary
 from segflow.evaluation.summary import EvaluationSummary, summarize
 
 from .conftest import ROLES, MakeResults
+from .published import faults, published
 
-PUBLISHED: dict[str, Any] = json.loads(
-    (Path(__file__).parents[2] / "docs" / "report.schema.json").read_text(encoding="utf-8")
-)
-TYPES = {"string": str, "integer": int, "number": (int, float), "boolean": bool, "null": type(None)}
-NOTES = {"title", "description", "default", "$defs", "$schema"}
-
-
-def faults(value: Any, schema: dict[str, Any], place: str = "$") -> list[str]:
-    """Where `value` breaks the schema; knows the keywords that the published one uses, and fails on any other."""
-    if "$ref" in schema:
-        return faults(value, PUBLISHED["$defs"][schema["$ref"].rsplit("/", 1)[-1]], place)
-    if "anyOf" in schema:
-        found = [faults(value, one, place) for one in schema["anyOf"]]
-        return [] if [] in found else found[0]
-    rules = {key: rule for key, rule in schema.items() if key not in NOTES}
-    if (kind := rules.pop("type")) in TYPES and not (
-        isinstance(value, TYPES[kind]) and isinstance(value, bool) == (kind == "boolean")
-    ):
-        return [f"{place}: {value!r} is no {kind}"]
-    ok = {
-        "enum": lambda allowed: value in allowed,
-        "const": lambda only: value == only,
-        "minimum": lambda least: value >= least,
-        "maximum": lambda most: value <= most,
-        "minItems": lambda least: len(value) >= least,
-        "maxItems": lambda most: len(value) <= most,
-        "required": lambda names: set(names) <= set(value),
-    }
-    inside = {name: rules.pop(name, None) for name in ("properties", "additionalProperties", "items", "prefixItems")}
-    found = [f"{place}: {name} {rule}, got {value!r}" for name, rule in rules.items() if not ok[name](rule)]
-    if kind == "object":
-        own = inside["properties"] or {}
-        for key, one in value.items():
-            rule = own.get(key, inside["additionalProperties"])
-            found += faults(one, rule, f"{place}.{key}") if rule else [f"{place}: unknown {key}"]
-    elif kind == "array":
-        rows = inside["prefixItems"] or [inside["items"]] * len(value)
-        found += [
-            fault for i, one in enumerate(value) for fault in faults(one, rows[min(i, len(rows) - 1)], f"{place}[{i}]")
-        ]
-    return found
+PUBLISHED = published("report")
 
 
 @pytest.fixture(scope="module")

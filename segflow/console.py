@@ -37,17 +37,19 @@ def summary(config: Config) -> str:
         report = storage.read(connection, tables.EVALUATION_REPORT, where={"week": week}).to_pylist()[0]
         profiles = storage.read(connection, tables.SEGMENT_PROFILES, where={"week": week}).to_pylist()
         ledger = storage.read(connection, tables.SEGMENT_LEDGER, where={"week": week}).to_pylist()
+        pooled = storage.read(connection, tables.POOLED_VERDICT, where={"week": week}).to_pylist()
     figures = json.loads(report["summary"])
     what = {row["segment_id"]: row["event"] for row in ledger}
     lines = [f"Segments of week {week}"]
     lines += [_segment(row, what[row["segment_id"]]) for row in profiles[:_SEGMENTS]]
-    lines += ["", *_arms(figures), "", f"Verdict: {report['sentence']}", ""]
-    lines += [f"Report    {Path(config.report.folder) / f'{week}.html'}", *_commands(config)]
+    lines += ["", *_arms(figures), "", f"Verdict: {report['sentence']}"]
+    lines += [f"Over {row['weeks']} weeks: {row['sentence']}" for row in pooled if row["weeks"] > 1]
+    lines += ["", f"Report    {Path(config.report.folder) / f'{week}.html'}", *_commands(config)]
     return "\n".join(lines)
 
 
 def write_trend(config: Config) -> str:
-    """Write the page of all weeks' verdicts beside the reports, and return it as lines of text.
+    """Write the page of all weeks' verdicts beside the reports, and return it as lines of text, with the latest pooled verdict.
 
     Raises UserError when there is no report yet, or one of another version.
     """
@@ -61,11 +63,13 @@ def write_trend(config: Config) -> str:
     with connect(config.compute) as connection:
         stored = storage.read(connection, tables.EVALUATION_REPORT, columns=["week", "summary"]).to_pylist()
         named = storage.read(connection, tables.SEGMENT_LEDGER, columns=["week", "segment_id", "name"]).to_pylist()
+        pooled = storage.read(connection, tables.POOLED_VERDICT, columns=["week", "weeks", "sentence"]).to_pylist()
     names = {row["segment_id"]: row["name"] for row in sorted(named, key=lambda row: row["week"])}
     summaries = {str(row["week"]): read_summary(row["summary"], f"the report of {row['week']}") for row in stored}
     rows = trend(summaries, names)
     file = write_page(config.report.folder, "trend.html", render_trend(rows, "Does segmenting pay? Week by week"))
-    return "\n".join([*trend_lines(rows), "", f"Page      {file}"])
+    latest = [f"{row['weeks']} weeks to {row['week']} together: {row['sentence']}" for row in pooled[-1:]]
+    return "\n".join([*trend_lines(rows), "", *latest, f"Page      {file}"])
 
 
 def compare_snapshots(first: tuple[Config, date], second: tuple[Config, date], as_json: bool) -> str:

@@ -6,6 +6,7 @@ import dagster as dg
 
 from segflow.defs import jobs
 from segflow.defs.evaluation import assets as evaluation
+from segflow.defs.evaluation import pooled
 from segflow.defs.events import assets as events
 from segflow.defs.events.sensors import late_files
 from segflow.defs.progress import progress
@@ -22,7 +23,7 @@ executor = dg.multiprocess_executor.configured(
 )
 
 defs = dg.Definitions(
-    assets=dg.load_assets_from_modules([events, representation, segments, rankers, serving, evaluation]),
+    assets=dg.load_assets_from_modules([events, representation, segments, rankers, serving, evaluation, pooled]),
     jobs=jobs.ALL,
     sensors=[late_files],
     resources={"segflow": Segflow()},

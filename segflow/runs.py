@@ -59,6 +59,8 @@ def run(weeks: Sequence[date] | None, count: int, force: bool, rewrite_history: 
             say(f"— segments of week {week} —")
             runner.segments(week)
         side_by_side("report")
+        for week in sorted(chosen):
+            runner.pooled(week)
 
 
 def _say(began: float, message: str) -> None:

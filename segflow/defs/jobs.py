@@ -42,6 +42,7 @@ ASSETS = {
         "evaluation_report",
         "champion",
     ],
+    "pooled_week": ["pooled_verdict"],
 }
 """Job -> the assets that are its part of a whole run, each after those it reads."""
 
@@ -98,6 +99,11 @@ REPORT_WEEK = dg.define_asset_job(
     selection=[*ASSETS["probe_week"], *ASSETS["report_week"]],
     description="The probe, the controls, recommendations, the ranker that serves, the test on the following week, the report.",
 )
+POOLED_WEEK = dg.define_asset_job(
+    "pooled_week",
+    selection=ASSETS["pooled_week"],
+    description="The verdict over the tests of a week and those before it together; needs their reports.",
+)
 
 ALL = [
     CATALOGUE,
@@ -111,4 +117,5 @@ ALL = [
     PROBE_WEEK,
     SEGMENT_RANKERS,
     REPORT_WEEK,
+    POOLED_WEEK,
 ]

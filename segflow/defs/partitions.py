@@ -83,6 +83,12 @@ EARLIER_WEEKS = Window("earlier weeks", _weeks(-_HISTORY, -1), lambda first, las
 THIS_AND_EARLIER_WEEKS = Window(
     "the week and earlier ones", _weeks(-_HISTORY, 0), lambda first, last: (first - _HISTORY * WEEK, first + DAY)
 )
+_POOLED = CONFIG.evaluation.pooled_weeks
+POOLED_WEEKS = Window(
+    "the week and those pooled with it",
+    _weeks(1 - _POOLED, 0),
+    lambda first, last: (first - (_POOLED - 1) * WEEK, first + DAY),
+)
 SEGMENTS_OF_WEEK = Window(
     "all segments of the week",
     dg.MultiToSingleDimensionPartitionMapping(partition_dimension_name="week"),

@@ -76,6 +76,10 @@ class Runner:
             self._group("segment_rankers_week", keys)
         self._group("report_week", [week.isoformat()])
 
+    def pooled(self, week: date) -> None:
+        """The verdict over a week and those before it, whose reports come first."""
+        self._group("pooled_week", [week.isoformat()])
+
     def is_stale(self, stage: str, week: date) -> bool:
         """Whether a stage (`models` or `report`) of `week` would do anything."""
         keys = {job: [week.isoformat()] for job in _STAGES[stage]}

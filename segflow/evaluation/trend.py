@@ -1,22 +1,27 @@
-"""The verdicts of all snapshots, week after week: as rows, as lines of text, and as a page.
+"""The verdicts of all snapshots, week after week, and the one over several of them: as rows, text, Markdown and a page.
 
-What lives here: what is picked from each week's summary, and its rendering. What does not: any new estimate; each week's
-interval is that of its own report, and weeks share many of their users.
+What lives here: what is picked from each week's summary and from the pooled one, and its rendering. What does not: any estimate
+(summary.py, pooling.py); each week's interval is that of its own report, and weeks share many of their users.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
+import pandas as pd
 from markupsafe import Markup
 
-from segflow.evaluation.charts import Interval, Line, interval_plot
-from segflow.evaluation.content import heading
+from segflow.config import Config
+from segflow.evaluation.charts import Interval, Line, interval_plot, standalone
+from segflow.evaluation.content import heading, statement
+from segflow.evaluation.pooling import Pooled, pool
 from segflow.evaluation.statistics import Estimate
 from segflow.evaluation.summary import PRIMARY_TASK, EvaluationSummary
 from segflow.evaluation.verdict import plain_name, signed
-from segflow.pages import environment
+from segflow.pages import environment, escaped
 
 
 @dataclass(frozen=True)
@@ -66,28 +71,110 @@ def trend_lines(rows: Sequence[TrendRow]) -> Iterator[str]:
         yield row.week.ljust(12) + best.ljust(48) + found.ljust(34) + row.verdict
 
 
-def render_trend(rows: Sequence[TrendRow], title: str) -> str:
-    """The page as HTML text, self-contained as the report is."""
+class PooledSegment(NamedTuple):
+    """One segment over the pooled weeks; `difference` as in `SegmentRow`, `decision` None where that is."""
+
+    name: str
+    users: int
+    difference: Estimate | None
+    decision: str | None
+
+
+def pooled_segments(pooled: Pooled, names: Mapping[str, str]) -> list[PooledSegment]:
+    """The segments over all items, by id; those of fewer users than are tested have no decision."""
+    decisions = {one.segment_id: one.decision for one in pooled.summary.verdict.decisions}
+    return [
+        PooledSegment(
+            names.get(row.segment_id, row.segment_id), row.users, row.difference, decisions.get(row.segment_id)
+        )
+        for row in pooled.summary.segments
+        if row.task == PRIMARY_TASK
+    ]
+
+
+def render_trend(
+    rows: Sequence[TrendRow], title: str, pooled: Pooled | None = None, names: Mapping[str, str] | None = None
+) -> str:
+    """The page as HTML text, self-contained as the report is.
+
+    pooled: the verdict over several of the weeks, which then stands first; names: segment id -> name.
+    """
+    names = names or {}
     pages = environment("segflow.evaluation")
     pages.filters.update(signed=signed, plain=plain_name)
-    return pages.get_template("trend.html.jinja").render(title=title, rows=rows, chart=_chart(rows))
+    return pages.get_template("trend.html.jinja").render(
+        title=title,
+        rows=rows,
+        chart=trend_chart(rows, pooled),
+        pooled=pooled,
+        heading=heading(pooled.summary, names) if pooled else "",
+        statement=statement(pooled.summary) if pooled else "",
+        segments=pooled_segments(pooled, names) if pooled else [],
+    )
 
 
-def _chart(rows: Sequence[TrendRow]) -> Markup:
-    """Empty when no week had segments."""
-    drawn = [
-        Interval(row.week, one.mean, one.low, one.high, "segments", _spelled(one))
-        for row in rows
-        if (one := row.difference) is not None
+class PooledPage(NamedTuple):
+    """The pooled verdict, its page, and what to log; chart and markdown as in `Report`."""
+
+    pooled: Pooled
+    html: str
+    chart: str
+    markdown: Callable[[str | None], str]
+
+
+def write_pooled(
+    *,
+    results: pd.DataFrame,
+    summaries: Mapping[str, EvaluationSummary],
+    names: Mapping[str, str],
+    config: Config,
+) -> PooledPage:
+    """Decide over all weeks of `summaries` (ISO date -> summary) by their `results`, and render the page."""
+    pooled = pool(results, summaries, config.evaluation, config.seed)
+    rows = trend(summaries, names)
+    chart = trend_chart(rows, pooled)
+    return PooledPage(
+        pooled=pooled,
+        html=render_trend(rows, "Does segmenting pay? Week by week", pooled, names),
+        chart=standalone(chart) if chart else "",
+        markdown=partial(trend_markdown, rows, pooled, names),
+    )
+
+
+def trend_markdown(rows: Sequence[TrendRow], pooled: Pooled, names: Mapping[str, str], image: str | None) -> str:
+    """The page in short, for the Dagster UI and MLflow; image: address of the chart. All text from data is escaped."""
+    parts = [
+        f"## {escaped(heading(pooled.summary, names))}, over {pooled.words}",
+        escaped(statement(pooled.summary)),
     ]
-    if not drawn:
+    if image:
+        parts.append(f"![Rankers per segment minus the best control, by week]({image})")
+    table = ["| week | segments minus best control | verdict |", "| --- | --- | --- |"]
+    for row in rows:
+        found = _spelled(row.difference) if row.difference else "no segments"
+        table.append(f"| {row.week} | {escaped(found)} | {escaped(row.verdict)} |")
+    return "\n\n".join([*parts, "\n".join(table)]) + "\n"
+
+
+def trend_chart(rows: Sequence[TrendRow], pooled: Pooled | None = None) -> Markup:
+    """A line for each week, and one for the pooled weeks if they are several. Empty when no week had segments."""
+    found = {row.week: row.difference for row in rows if row.difference is not None}
+    if pooled and found and len(pooled.weeks) > 1:
+        found[f"{len(pooled.weeks)} weeks together"] = _overall(pooled)
+    if not found:
         return Markup("")
+    drawn = [Interval(week, one.mean, one.low, one.high, "segments", _spelled(one)) for week, one in found.items()]
     return interval_plot(
         drawn,
         [Line(0.0, "no difference", "zero")],
         "Rankers per segment minus the best control, NDCG@10, by week: "
         + "; ".join(f"{row.label} {row.text}" for row in drawn),
     )
+
+
+def _overall(pooled: Pooled) -> Estimate:
+    rows = pooled.summary.comparisons
+    return next(row.difference for row in rows if row.task == PRIMARY_TASK and row.is_best_control)
 
 
 def _spelled(estimate: Estimate) -> str:

@@ -11,6 +11,7 @@ from segflow.tables.evaluation import (
     CHAMPION,
     EVALUATION_REPORT,
     LIST_QUALITY,
+    POOLED_VERDICT,
     RANKING_RESULTS,
 )
 from segflow.tables.events import (
@@ -83,6 +84,7 @@ ALL: dict[str, Table] = {
         LIST_QUALITY,
         EVALUATION_REPORT,
         CHAMPION,
+        POOLED_VERDICT,
     )
 }
 """Every table by its name, in the order of the stages."""

@@ -64,6 +64,22 @@ EVALUATION_REPORT = Table(
     partitions=("week",),
 )
 
+POOLED_VERDICT = Table(
+    "pooled_verdict",
+    "The verdict over the tests of several weeks together, and a page with each of them.",
+    (
+        WEEK,
+        Column("first_week", "DATE", "first of the snapshot weeks that were taken together"),
+        Column("weeks", "INTEGER", "how many were", minimum=1),
+        Column("outcome", "VARCHAR", "verdict"),
+        Column("sentence", "VARCHAR", "the verdict in one sentence"),
+        Column("summary", "VARCHAR", "every figure of the tests together as JSON, by `report.schema.json`"),
+        Column("html", "VARCHAR", "the page"),
+    ),
+    key=("week",),
+    partitions=("week",),
+)
+
 CHAMPION = Table(
     "champion",
     "Which of the week's rankers may serve everybody: the gate before the registry's alias of that name.",

@@ -15,6 +15,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from segflow import tables
 from segflow.defs.jobs import SEGMENT_RANKERS
+from segflow.defs.rankers.serving import GATE
 from segflow.evaluation.record import read_summary
 from segflow_tests.pipeline.conftest import Made
 
@@ -127,6 +128,43 @@ def test_the_report_is_shown_in_short_on_its_materialization_and_kept_in_mlflow(
     week = date.fromisoformat(str(event.asset_materialization.partition))
     (row,) = made.project.read(tables.EVALUATION_REPORT, {"week": week}).to_pylist()
     assert read_summary(row["summary"], "here").verdict.outcome.capitalize() in shown
+
+
+def test_the_weeks_together_are_judged_after_their_reports(made: Made) -> None:
+    first, last = made.project.read(tables.POOLED_VERDICT).to_pylist()
+    assert [(row["week"], row["first_week"], row["weeks"]) for row in (first, last)] == [
+        (made.weeks[0], made.weeks[0], 1),
+        (made.weeks[1], made.weeks[0], 2),
+    ]
+    (report,) = made.project.read(tables.EVALUATION_REPORT, {"week": made.weeks[0]}).to_pylist()
+    assert read_summary(first["summary"], "here") == read_summary(report["summary"], "here")
+    assert f"Over 2 weeks: {last['sentence']}" in made.run.stdout
+    page = made.project.folder / "data" / "reports" / f"{made.weeks[1]}-trend.html"
+    assert page.read_text(encoding="utf-8") == last["html"]
+
+
+def test_the_champion_is_a_registered_version_of_the_arm_that_the_verdict_allows(
+    made: Made, instance: dg.DagsterInstance
+) -> None:
+    client = MlflowClient(f"sqlite:///{made.project.folder}/data/mlflow/mlflow.db")
+    for week in made.weeks:
+        (row,) = made.project.read(tables.CHAMPION, {"week": week}).to_pylist()
+        offered = {one["arm"]: one for one in made.project.read(tables.SERVED_RANKER, {"week": week}).to_pylist()}
+        assert set(offered) == {"global", "segments"}
+        (report,) = made.project.read(tables.EVALUATION_REPORT, {"week": week}).to_pylist()
+        if not report["outcome"].startswith("segment"):
+            assert (row["arm"], row["digest"], row["segments"]) == ("global", offered["global"]["digest"], [])
+        found = client.search_model_versions(f"name = 'segflow' AND tags.`segflow.digest` = '{row['digest']}'")
+        assert found
+        assert {version.tags["segflow.week"] for version in found} == {str(week)}
+    (check,) = instance.event_log_storage.get_asset_check_execution_history(
+        dg.AssetCheckKey(dg.AssetKey("champion"), GATE), limit=1
+    )
+    assert check.event is not None
+    evaluation = check.event.asset_check_evaluation
+    assert evaluation is not None
+    assert not evaluation.blocking
+    assert {"arm", "cleared", "harmed_segments"} <= set(evaluation.metadata)
 
 
 def test_a_day_of_a_range_does_not_pass_off_the_figures_of_the_range_as_its_own(

@@ -39,6 +39,7 @@ ASSETS = {
         "served_ranker",
         "ranking_results",
         "list_quality",
+        "leave_one_out",
         "evaluation_report",
         "champion",
     ],

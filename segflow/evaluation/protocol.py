@@ -25,6 +25,7 @@ from segflow.rankers.snapshot import RankingWeek
 from segflow.rankers.top import top_items
 
 Score = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]]
+Seen = Callable[[str, int, npt.NDArray[np.int64], npt.NDArray[np.float32]], None]
 _BLOCK = 512
 
 
@@ -53,12 +54,18 @@ def ranker_arm(name: str, role: Role, ranker: GlobalRanker, examples: Examples, 
 
 
 def evaluate(
-    arms: list[Arm], week: RankingWeek, examples: Examples, segment_of: Mapping[str, str], seed: int
+    arms: list[Arm],
+    week: RankingWeek,
+    examples: Examples,
+    segment_of: Mapping[str, str],
+    seed: int,
+    seen: Seen | None = None,
 ) -> pa.Table:
     """Rows of `ranking_results` without the week: one per user, arm and task.
 
     Task `all` ranks every candidate, `new` only those the user never had. Users without a relevant item in a task are left
     out of it. A user for whom an arm's scores are not all finite gets nothing from it: `ranked` is false, all metrics are 0.
+    `seen` is shown all scores: arm, seed, rows, (rows, C) scores.
     Raises UserError when the test week holds nobody to test.
     """
     if len(examples) == 0:
@@ -71,6 +78,8 @@ def evaluate(
     for arm in arms:
         for rows in _blocks(len(examples)):
             scores = arm.score(rows)
+            if seen is not None:
+                seen(arm.name, seed, rows, scores)
             had = examples.had.dense(rows, examples.candidates)
             wanted = examples.wanted.dense(rows, examples.candidates)
             names = [users[row] for row in rows]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 from markupsafe import Markup
@@ -17,6 +17,7 @@ from markupsafe import Markup
 from segflow.config import Config
 from segflow.evaluation.charts import Interval, Line, interval_plot, standalone
 from segflow.evaluation.content import heading, statement
+from segflow.evaluation.leave_one_out import ArmLeaveOneOut, averaged
 from segflow.evaluation.pooling import Pooled, pool
 from segflow.evaluation.statistics import Estimate
 from segflow.evaluation.summary import PRIMARY_TASK, EvaluationSummary
@@ -93,7 +94,11 @@ def pooled_segments(pooled: Pooled, names: Mapping[str, str]) -> list[PooledSegm
 
 
 def render_trend(
-    rows: Sequence[TrendRow], title: str, pooled: Pooled | None = None, names: Mapping[str, str] | None = None
+    rows: Sequence[TrendRow],
+    title: str,
+    pooled: Pooled | None = None,
+    names: Mapping[str, str] | None = None,
+    one_out: Sequence[ArmLeaveOneOut] = (),
 ) -> str:
     """The page as HTML text, self-contained as the report is.
 
@@ -110,6 +115,7 @@ def render_trend(
         heading=heading(pooled.summary, names) if pooled else "",
         statement=statement(pooled.summary) if pooled else "",
         segments=pooled_segments(pooled, names) if pooled else [],
+        one_out=one_out,
     )
 
 
@@ -126,16 +132,26 @@ def write_pooled(
     *,
     results: pd.DataFrame,
     summaries: Mapping[str, EvaluationSummary],
+    one_out: Sequence[Mapping[str, Any]],
     names: Mapping[str, str],
     config: Config,
 ) -> PooledPage:
-    """Decide over all weeks of `summaries` (ISO date -> summary) by their `results`, and render the page."""
+    """Decide over all weeks of `summaries` (ISO date -> summary) by their `results`, and render the page.
+
+    one_out: rows of `leave_one_out`; those of the weeks that are taken together are shown.
+    """
     pooled = pool(results, summaries, config.evaluation, config.seed)
     rows = trend(summaries, names)
     chart = trend_chart(rows, pooled)
     return PooledPage(
         pooled=pooled,
-        html=render_trend(rows, "Does segmenting pay? Week by week", pooled, names),
+        html=render_trend(
+            rows,
+            "Does segmenting pay? Week by week",
+            pooled,
+            names,
+            averaged(row for row in one_out if str(row["week"]) in pooled.weeks),
+        ),
         chart=standalone(chart) if chart else "",
         markdown=partial(trend_markdown, rows, pooled, names),
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 from segflow.tables.evaluation import (
     CHAMPION,
     EVALUATION_REPORT,
+    LEAVE_ONE_OUT,
     LIST_QUALITY,
     POOLED_VERDICT,
     RANKING_RESULTS,
@@ -82,6 +83,7 @@ ALL: dict[str, Table] = {
         SERVED_RANKER,
         RANKING_RESULTS,
         LIST_QUALITY,
+        LEAVE_ONE_OUT,
         EVALUATION_REPORT,
         CHAMPION,
         POOLED_VERDICT,

@@ -64,6 +64,22 @@ EVALUATION_REPORT = Table(
     partitions=("week",),
 )
 
+LEAVE_ONE_OUT = Table(
+    "leave_one_out",
+    "Each arm where a user's first item of the week is all there is to find, beside figures of the literature; decides nothing.",
+    (
+        WEEK,
+        Column("arm", "VARCHAR", "ranker"),
+        Column("seed", "INTEGER", "seed of the arm's training", minimum=0),
+        Column("users", "INTEGER", "test users", minimum=1),
+        share("hit_10", "hit rate@10"),
+        share("ndcg_10", "NDCG@10"),
+        share("mrr_10", "reciprocal rank@10"),
+    ),
+    key=("week", "arm", "seed"),
+    partitions=("week",),
+)
+
 POOLED_VERDICT = Table(
     "pooled_verdict",
     "The verdict over the tests of several weeks together, and a page with each of them.",

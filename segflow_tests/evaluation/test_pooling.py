@@ -145,12 +145,26 @@ def test_the_page_puts_the_pooled_verdict_first_and_is_self_contained() -> None:
     summaries = {str(week["week"].iloc[0]): summed(week) for week in weeks}
     config = Config.model_validate({**_NEEDED, "evaluation": CONFIG.model_dump()})
     names = {"s001": HOSTILE, "s002": "Plain"}
-    found = write_pooled(results=pd.concat(weeks), summaries=summaries, names=names, config=config)
+    one_out = [
+        {
+            "week": date.fromisoformat(day),
+            "arm": arm,
+            "users": 240,
+            "hit_10": hit,
+            "ndcg_10": hit / 2,
+            "mrr_10": hit / 4,
+        }
+        for day, hit in zip(WEEKS, (0.2, 0.4, 0.6, 1.0), strict=True)
+        for arm in ("global", "segments")
+    ]
+    found = write_pooled(results=pd.concat(weeks), summaries=summaries, one_out=one_out, names=names, config=config)
     page = Page(found.html)
     verdict = found.pooled.summary.verdict
     assert page.text.index("over 3 weeks together") < page.text.index("says the latest week alone")
     for text in (signed(verdict.difference), *map(signed, verdict.interval), HOSTILE, "left out: 2024-01-22"):
         assert text in page.text
+    assert "No verdict and no champion rests on it" in page.text
+    assert "0.4000" in page.text
     assert not {tag for tag, _ in page.tags} & {"script", "link", "img", "iframe"}
     (chart,) = (str(attributes["aria-label"]) for tag, attributes in page.tags if tag == "svg")
     assert f"3 weeks together {signed(verdict.difference)}" in chart

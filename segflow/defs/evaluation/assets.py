@@ -35,6 +35,7 @@ GROUP = "evaluation"
 @materializes(
     tables.RANKING_RESULTS,
     tables.LIST_QUALITY,
+    tables.LEAVE_ONE_OUT,
     group=GROUP,
     reads={
         tables.EVENTS: HISTORY_AND_TEST,
@@ -47,12 +48,19 @@ GROUP = "evaluation"
         tables.USER_SEGMENTS: SAME_WEEK,
     },
     partitions=WEEKLY,
-    code=["rankers", "evaluation/protocol.py", "evaluation/metrics.py", "evaluation/lists.py"],
+    code=[
+        "rankers",
+        "evaluation/protocol.py",
+        "evaluation/metrics.py",
+        "evaluation/lists.py",
+        "evaluation/leave_one_out.py",
+    ],
     settings=["rankers", "seed"],
     kinds=["python"],
 )
 def ranking_results(step: Step) -> None:
     """The test week is the one after the snapshot week; it was seen by nothing that is tested."""
+    from segflow.evaluation.leave_one_out import LeaveOneOut, first_items
     from segflow.evaluation.protocol import evaluate, list_qualities, ranker_arm, simple_arms
 
     week, ranker, segment_of = ranking_week(step), global_ranker_of(step), segments_of(step)
@@ -64,12 +72,14 @@ def ranking_results(step: Step) -> None:
         *(ranker_arm(name, "control", ranker, examples, grouped) for name, grouped in controls.items()),
         ranker_arm("segments", "segments", ranker, examples, segment_groups(step, week.sequences.user_ids)),
     ]
-    rows = evaluate(arms, week, examples, segment_of, step.config.seed)
+    one_out = LeaveOneOut(first_items(week, examples))
+    rows = evaluate(arms, week, examples, segment_of, step.config.seed, one_out)
     categories = {row["item_id"]: (row["category"] or ["none"])[0] for row in step.read(tables.ITEMS).to_pylist()}
     qualities = list_qualities(arms, week, examples, categories, candidate_vectors(step, week))
     lists = [{"week": step.week, **asdict(one)} for one in qualities]
     step.note(test_users=len(examples), candidates=examples.candidates)
     step.write(tables.RANKING_RESULTS, rows.add_column(0, "week", pa.array([step.week] * rows.num_rows, pa.date32())))
+    step.write(tables.LEAVE_ONE_OUT, one_out.table(step.week))
     step.write(tables.LIST_QUALITY, pa.Table.from_pylist(lists, schema=tables.LIST_QUALITY.arrow))
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     reads={
         tables.RANKING_RESULTS: POOLED_WEEKS,
         tables.EVALUATION_REPORT: POOLED_WEEKS,
+        tables.LEAVE_ONE_OUT: POOLED_WEEKS,
         tables.SEGMENT_LEDGER: THIS_AND_EARLIER_WEEKS,
     },
     partitions=WEEKLY,
@@ -39,6 +40,7 @@ def pooled_verdict(step: Step) -> None:
     found = write_pooled(
         results=step.read(tables.RANKING_RESULTS).to_pandas(),
         summaries=_summaries(step),
+        one_out=step.read(tables.LEAVE_ONE_OUT).to_pylist(),
         names=dict(zip(names["segment_id"].to_pylist(), names["name"].to_pylist(), strict=True)),
         config=step.config,
     )

@@ -84,6 +84,22 @@ def test_the_trend_is_printed_and_written_beside_the_reports(stored: Path) -> No
     assert f"Segment only {NAMES['s003']}" in said
 
 
+def test_the_trend_tells_the_latest_pooled_verdict(stored: Path) -> None:
+    assert "together" not in write_trend(_config(stored))
+    for number, week in enumerate(WEEKS, start=1):
+        row = {
+            "week": week,
+            "first_week": WEEKS[0],
+            "weeks": number,
+            "outcome": "segment",
+            "sentence": f"Pooled {number}.",
+        }
+        _store(stored, tables.POOLED_VERDICT, week, [{**row, "summary": "-", "html": "-"}])
+    said = write_trend(_config(stored))
+    assert f"2 weeks to {WEEKS[1]} together: Pooled 2." in said
+    assert "Pooled 1." not in said
+
+
 def test_without_a_report_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no report yet; run `segflow run` first"):
         write_trend(_config(tmp_path))

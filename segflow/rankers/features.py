@@ -191,6 +191,11 @@ class ItemHistory:
             trends=trends,
         )
 
+    def frequency(self, cut_us: int, half_life_days: float) -> npt.NDArray[np.float32]:
+        """(P,) days with the item before ``cut_us``, decayed; the pairs are those of ``at``."""
+        known = self._known(cut_us // MICROSECONDS_PER_DAY - self._first_day)
+        return known.sums(np.exp2(-known.age / np.float32(half_life_days))).astype(np.float32)
+
     def known(self, cut_us: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """User, candidate and day number of each distinct day with an item before ``cut_us``, in that order."""
         before = self._day < cut_us // MICROSECONDS_PER_DAY - self._first_day

@@ -7,6 +7,7 @@ the pool (recommend.py) and what the lists are then worth (segflow/evaluation).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -47,22 +48,30 @@ def marginal_relevance_order(
         vectors: (B, M, d) ``unit_vectors`` of the pool.
         weight: of being unlike, 0 to 1; the lambda of the paper is 1 - weight.
     """
+    return next(marginal_relevance_orders(scores, vectors, (weight,), count))
+
+
+def marginal_relevance_orders(
+    scores: npt.NDArray[np.float32], vectors: npt.NDArray[np.float32], weights: Iterable[float], count: int
+) -> Iterator[npt.NDArray[np.int64]]:
+    """``marginal_relevance_order`` for several weights; what costs most, the cosines within the pool, is found once."""
     left = ~np.isneginf(scores)
     lowest = np.where(left, scores, np.inf).min(axis=1, keepdims=True)
     span = np.maximum(scores.max(axis=1, keepdims=True) - lowest, np.float32(1e-12))
     relevance = np.divide(scores - lowest, span, out=np.zeros_like(scores), where=left)
     alike = np.matmul(vectors, vectors.transpose(0, 2, 1))
     rows = np.arange(len(scores))
-    order = np.empty((len(scores), count), np.int64)
-    nearest = np.zeros_like(scores)
-    # What an item is worth lies in -1 ... 1: places without an item come below that, and what was taken below these.
-    worth = np.where(left, np.float32(1 - weight) * relevance, np.float32(-4))
-    for place in range(count):
-        best = (worth - np.float32(weight) * nearest).argmax(axis=1)
-        order[:, place] = best
-        worth[rows, best] = -8
-        nearest = np.maximum(nearest, alike[rows, best]) if place else alike[rows, best].copy()
-    return order
+    for weight in weights:
+        order = np.empty((len(scores), count), np.int64)
+        nearest = np.zeros_like(scores)
+        # What an item is worth lies in -1 ... 1: places without an item come below that, and what was taken below these.
+        worth = np.where(left, np.float32(1 - weight) * relevance, np.float32(-4))
+        for place in range(count):
+            best = (worth - np.float32(weight) * nearest).argmax(axis=1)
+            order[:, place] = best
+            worth[rows, best] = -8
+            nearest = np.maximum(nearest, alike[rows, best]) if place else alike[rows, best].copy()
+        yield order
 
 
 def cap_exposure(

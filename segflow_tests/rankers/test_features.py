@@ -51,6 +51,7 @@ def test_scorers_against_plain_loops() -> None:
     np.testing.assert_array_equal(recent_popularity(features, EVERYBODY)[3], popularity)
     scores = personal_frequency(features, EVERYBODY)
     np.testing.assert_allclose(scores, expected + 1e-6 * popularity, rtol=1e-4)
+    np.testing.assert_array_equal(ItemHistory(log, candidates).frequency(SNAPSHOT, 30), features.frequency)
     seen = features.pairs.dense(EVERYBODY, len(candidates))
     np.testing.assert_array_equal(seen, expected > 0)
 

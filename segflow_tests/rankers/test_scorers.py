@@ -23,6 +23,7 @@ from segflow.rankers.scorers import (
     fit_cooccurrence,
     fit_item_neighbours,
     group_popularity,
+    nearest_mean,
     text_similarity,
     tifu_knn,
     tifu_vectors,
@@ -115,6 +116,17 @@ def _plain_tifu(log: EventSequences, settings: TifuSettings) -> np.ndarray:
 def test_tifu_knn_against_plain_loops(log: EventSequences, history: ItemHistory, settings: TifuSettings) -> None:
     scores = tifu_knn(tifu_vectors(history, SNAPSHOT, settings), EVERYBODY[::-1], settings)
     np.testing.assert_allclose(scores, _plain_tifu(log, settings)[::-1], atol=1e-6)
+
+
+def test_neighbours_are_sought_among_the_named_users_alone(history: ItemHistory) -> None:
+    vectors = tifu_vectors(history, SNAPSHOT, TifuSettings())
+    among = np.arange(3, USERS, 4)
+    found = nearest_mean(vectors, EVERYBODY, 5, among)
+    dense = vectors.toarray()
+    for user in range(0, USERS, 5):
+        others = among[among != user]
+        near = np.argsort(np.linalg.norm(dense[others] - dense[user], axis=1), kind="stable")[:5]
+        np.testing.assert_allclose(found[user], dense[others[near]].mean(axis=0), atol=1e-6)
 
 
 def test_tifu_knn_knows_nothing_of_the_future(log: EventSequences, history: ItemHistory) -> None:

@@ -7,12 +7,18 @@ A scorer is a function of what is known at a cut and of the users to score, and 
 is better, and only the order within a row means anything.
 """
 
-from segflow.rankers.scorers.cooccurrence import cooccurrence, fit_cooccurrence, fit_item_neighbours
+from segflow.rankers.scorers.cooccurrence import (
+    cooccurrence,
+    fit_cooccurrence,
+    fit_item_neighbours,
+    shared_users,
+    solve_ease,
+)
 from segflow.rankers.scorers.fitted import COOCCURRENCE, SCORERS, FittedScorers
 from segflow.rankers.scorers.frequency import personal_frequency
 from segflow.rankers.scorers.popularity import all_time_popularity, group_popularity, recent_popularity
 from segflow.rankers.scorers.text import text_similarity
-from segflow.rankers.scorers.tifu_knn import TifuSettings, tifu_knn, tifu_vectors
+from segflow.rankers.scorers.tifu_knn import TifuSettings, nearest_mean, tifu_knn, tifu_mixed, tifu_vectors
 from segflow.rankers.scorers.user_knn import ReferenceUsers
 
 __all__ = [
@@ -26,9 +32,13 @@ __all__ = [
     "fit_cooccurrence",
     "fit_item_neighbours",
     "group_popularity",
+    "nearest_mean",
     "personal_frequency",
     "recent_popularity",
+    "shared_users",
+    "solve_ease",
     "text_similarity",
     "tifu_knn",
+    "tifu_mixed",
     "tifu_vectors",
 ]

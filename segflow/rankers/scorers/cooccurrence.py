@@ -25,8 +25,23 @@ def ease_weights(
     features: Features, regularization: float, limit: int, counts: npt.NDArray[np.float32] | None = None
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """``fit_cooccurrence`` without the zeros: the n items that take part, ascending, and their (n, n) weights."""
-    chosen, gram = _gram(features, limit, counts)
+    chosen, gram = shared_users(features, limit, counts)
     return chosen, solve_ease(gram, regularization)
+
+
+def shared_users(
+    features: Features, limit: int, counts: npt.NDArray[np.float32] | None = None
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """The n, at most ``limit``, items that most users had, ascending, and (n, n): how many users had each two of them."""
+    pairs, count = features.pairs, len(features.popularity)
+    users = np.bincount(pairs.items, minlength=count)
+    chosen = np.sort(np.argsort(-users, kind="stable")[:limit])
+    rows = np.arange(len(pairs.offsets) - 1)
+    gram = np.zeros((len(chosen), len(chosen)), np.float32)
+    for start in range(0, len(rows), 4096):
+        block = pairs.dense(rows[start : start + 4096], count, np.float32(1) if counts is None else counts)[:, chosen]
+        gram += block.T @ block
+    return chosen, gram
 
 
 def solve_ease(gram: npt.NDArray[np.float32], regularization: float) -> npt.NDArray[np.float32]:
@@ -44,7 +59,7 @@ def fit_item_neighbours(features: Features, neighbours: int, shrinkage: float, l
     ``shrinkage`` users are added to the denominator, which draws similarities that rest on few users to zero. Source:
     Sarwar et al. 2001; the shrinkage is that of Bell & Koren 2007. Only the ``limit`` items that most users had take part.
     """
-    chosen, gram = _gram(features, limit)
+    chosen, gram = shared_users(features, limit)
     users = np.diag(gram).copy()
     similarity = gram / np.maximum(np.sqrt(users[:, None] * users[None, :]) + np.float32(shrinkage), np.float32(1e-9))
     np.fill_diagonal(similarity, 0)
@@ -61,21 +76,6 @@ def cooccurrence(
 ) -> npt.NDArray[np.float32]:
     """(users, C) scores: sum of the weights from all items the user had, times ``counts`` (P,) of the pairs if given."""
     return features.pairs.dense(users, len(weights), np.float32(1) if counts is None else counts) @ weights
-
-
-def _gram(
-    features: Features, limit: int, counts: npt.NDArray[np.float32] | None = None
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """The ``limit`` items that most users had, ascending, and how many users had each two of them."""
-    pairs, count = features.pairs, len(features.popularity)
-    users = np.bincount(pairs.items, minlength=count)
-    chosen = np.sort(np.argsort(-users, kind="stable")[:limit])
-    rows = np.arange(len(pairs.offsets) - 1)
-    gram = np.zeros((len(chosen), len(chosen)), np.float32)
-    for start in range(0, len(rows), 4096):
-        block = pairs.dense(rows[start : start + 4096], count, np.float32(1) if counts is None else counts)[:, chosen]
-        gram += block.T @ block
-    return chosen, gram
 
 
 def _spread(chosen: npt.NDArray[np.int64], small: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.float32]:

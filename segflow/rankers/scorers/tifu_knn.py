@@ -57,23 +57,47 @@ def tifu_vectors(history: ItemHistory, cut_us: int, settings: TifuSettings) -> s
 def tifu_knn(
     vectors: sparse.csr_array, users: npt.NDArray[np.int64], settings: TifuSettings
 ) -> npt.NDArray[np.float32]:
-    """(users, C) scores: own frequencies, and the mean of the nearest users' by Euclidean distance.
+    """(users, C) scores: own frequencies, and the mean of the nearest users' by Euclidean distance."""
+    return tifu_mixed(vectors, users, nearest_mean(vectors, users, settings.neighbours), settings.own)
+
+
+def tifu_mixed(
+    vectors: sparse.csr_array, users: npt.NDArray[np.int64], others: npt.NDArray[np.float32], own: float
+) -> npt.NDArray[np.float32]:
+    """(users, C) scores: ``own`` times the users' frequencies and the rest of ``others``, as ``nearest_mean`` has them."""
+    mixed: npt.NDArray[np.float32] = np.float32(own) * vectors[users].toarray() + np.float32(1 - own) * others
+    return mixed
+
+
+def nearest_mean(
+    vectors: sparse.csr_array,
+    users: npt.NDArray[np.int64],
+    neighbours: int,
+    among: npt.NDArray[np.int64] | None = None,
+) -> npt.NDArray[np.float32]:
+    """(users, C) mean frequencies of the nearest users.
 
     Who is as near as the last of the neighbours is one too, so that the order of users does not matter; who had nothing is
     nobody's neighbour.
+
+    Args:
+        among: (R,) users, ascending, among whom neighbours are sought, so that the cost need not grow with the square of
+            the users; default: all.
     """
-    scores = np.empty((len(users), vectors.shape[1]), np.float32)
-    lengths = np.asarray(vectors.multiply(vectors).sum(axis=1)).ravel()
-    count = min(settings.neighbours, vectors.shape[0])
+    among = np.arange(vectors.shape[0]) if among is None else among
+    reference = vectors if len(among) == vectors.shape[0] else vectors[among]
+    found = np.empty((len(users), vectors.shape[1]), np.float32)
+    lengths = np.asarray(reference.multiply(reference).sum(axis=1)).ravel()
+    count = min(neighbours, len(among))
     for start in range(0, len(users), _BLOCK):
         rows = users[start : start + _BLOCK]
-        own = vectors[rows]
-        distances = lengths[None, :] - 2 * (own @ vectors.T).toarray()
+        distances = lengths[None, :] - 2 * (reference @ vectors[rows].toarray().T).T
         distances[:, lengths == 0] = np.inf
-        distances[np.arange(len(rows)), rows] = np.inf
+        place = np.minimum(np.searchsorted(among, rows), len(among) - 1)
+        itself = among[place] == rows
+        distances[np.flatnonzero(itself), place[itself]] = np.inf
         furthest = np.partition(distances, count - 1, axis=1)[:, [count - 1]]
         near = (distances <= furthest) & np.isfinite(distances)
-        weights = near / np.maximum(near.sum(axis=1, keepdims=True), 1)
-        mixed = settings.own * own + (1 - settings.own) * (sparse.csr_array(weights.astype(np.float32)) @ vectors)
-        scores[start : start + _BLOCK] = mixed.toarray()
-    return scores
+        weights = near / np.maximum(near.sum(axis=1, keepdims=True), 1).astype(np.float32)
+        found[start : start + _BLOCK] = (sparse.csr_array(weights) @ reference).toarray()
+    return found

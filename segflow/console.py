@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _WIDTH = 118
 # Settings that say where things lie and what may be used, not what comes out.
 _PLACES = {"storage", "compute", "tracking", "report"}
-_ARMS = 12
+_ARMS = 16
 _SEGMENTS = 10
 
 
@@ -154,7 +154,7 @@ def _arms(figures: dict[str, Any]) -> list[str]:
         "new": f"new to the user, {users.get('new', 0):,} users",
     }
     by_arm: dict[str, dict[str, str]] = {}
-    for row in figures["arms"]:
+    for row in (one for one in figures["arms"] if one["role"] != "diagnostic"):
         low, high = row["primary"]["low"], row["primary"]["high"]
         by_arm.setdefault(row["arm"], {})[row["task"]] = f"{row['primary']['mean']:.4f} [{low:.4f}, {high:.4f}]"
     lines = [f"NDCG@10 with {level:.0%} interval".ljust(32) + heads["all"].ljust(30) + heads["new"]]

@@ -66,6 +66,9 @@ class EvaluationConfig(Section):
     pooled_weeks: int = Field(
         8, ge=1, le=52, description="snapshot weeks whose tests the pooled verdict takes together"
     )
+    popular_items: int = Field(
+        50, ge=1, description="most popular items of the last seven days, which the task `beyond_popular` leaves out"
+    )
 
 
 class StorageConfig(Section):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from pathlib import Path
 
 from segflow import sql
@@ -18,7 +19,8 @@ def code_version(tables: Sequence[Table], code: Sequence[str], settings: Sequenc
     """Twelve hexadecimal digits that change when the schema, a source file or a setting changes.
 
     code: Python files or folders below `segflow/`, and statements below `sql/` (recognized by their ending).
-    settings: sections of the configuration that decide the content; where tables lie or how many threads run does not.
+    settings: sections of the configuration, or single keys by their dotted names, that decide the content; where tables lie
+        or how many threads run does not.
     """
     digest = hashlib.sha256()
     for table in tables:
@@ -28,7 +30,7 @@ def code_version(tables: Sequence[Table], code: Sequence[str], settings: Sequenc
             digest.update(file.name.encode())
             digest.update(file.read_bytes())
     for name in settings:
-        value = getattr(config, name)
+        value = attrgetter(name)(config)
         content = value.model_dump(mode="json") if hasattr(value, "model_dump") else value
         digest.update(json.dumps({name: content}, sort_keys=True).encode())
     return digest.hexdigest()[:12]

@@ -40,6 +40,7 @@ ASSETS = {
         "ranking_results",
         "list_quality",
         "leave_one_out",
+        "arm_tuning",
         "evaluation_report",
         "champion",
     ],

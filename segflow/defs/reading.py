@@ -195,6 +195,19 @@ def members_of(step: Step) -> dict[str, tuple[str, float]]:
     return dict(zip(users, zip(segments, probability, strict=True), strict=True))
 
 
+def stability_of(step: Step) -> dict[str, float]:
+    """Segment -> how much of it comes back when users are drawn again (bootstrap Jaccard), in the step's week."""
+    from segflow.segments.clustering import Clustering
+
+    step.view(tables.SEGMENT_LEDGER)
+    rows = step.query(f"SELECT segment_id, cluster FROM segment_ledger WHERE week = DATE '{step.week}'").to_pylist()
+    models = [one for one in step.read(tables.SEGMENTATION, ["model"])["model"].to_pylist() if one is not None]
+    if not models:
+        return {}
+    stability = Clustering.from_bytes(models[0]).stability
+    return {row["segment_id"]: float(stability[row["cluster"]]) for row in rows if row["cluster"] is not None}
+
+
 def namer_of(step: Step) -> Namer | None:
     """What proposes names of segments; None for the template alone."""
     from segflow.representation.encoder import Encoder

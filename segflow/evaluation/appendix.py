@@ -57,6 +57,9 @@ def sheets(report: ReportInput) -> list[Sheet]:
         _sheet("arms", "Means of every arm, by task", _arms(summary)),
         _sheet("differences", "Differences between arms, paired over users", _differences(summary)),
         _sheet("segments", "Rankers per segment against the best control", _segments(summary, names)),
+        _sheet("controls", "Whether the controls control", _controls(summary)),
+        _sheet("groups", "Who gains, by activity and by attribute", _groups(summary)),
+        _sheet("tuning", "How each arm was tuned, on the snapshot week", map(asdict, report.tuning)),
         _sheet("lists", "Recommended lists beyond accuracy", map(asdict, report.lists)),
         _sheet("profiles", "Who the segments are", map(_profile, report.segments)),
         _sheet("ledger", "What became of the segments, week by week", map(asdict, report.ledger)),
@@ -128,17 +131,54 @@ def _differences(summary: EvaluationSummary) -> list[dict[str, Any]]:
             for row in comparisons
         ]
 
-    return rows(segments_arm(roles), summary.comparisons) + rows(ranker, summary.global_comparisons)
+    return rows(segments_arm(roles), summary.comparisons) + rows(
+        ranker, [*summary.global_comparisons, *summary.diagnostics]
+    )
+
+
+def _controls(summary: EvaluationSummary) -> list[dict[str, Any]]:
+    return [
+        {"task": row.task, "what": what, "placebos": row.placebos, **asdict(found)}
+        for row in summary.controls
+        for what, found in (
+            ("placebos minus global extra", row.placebos_over_extra),
+            ("global extra minus global", row.extra_over_global),
+        )
+        if found is not None
+    ]
+
+
+def _groups(summary: EvaluationSummary) -> list[dict[str, Any]]:
+    return [
+        {
+            "dimension": one.name,
+            "kind": one.kind,
+            "group": row.group,
+            "users": row.users,
+            "global_mean": row.global_mean,
+            "segments_mean": row.segments_mean,
+            **_spread(row.difference),
+            "adjusted_p_value": row.adjusted_p_value,
+            "global_gap": one.global_gap,
+            "segments_gap": one.segments_gap,
+        }
+        for one in summary.dimensions
+        for row in one.groups
+    ]
+
+
+def _spread(difference: Estimate | None) -> dict[str, Any]:
+    """The figures of a difference but its users, which stand beside it."""
+    names = (name for name in Estimate.__dataclass_fields__ if name != "users")
+    return {f"difference_{name}": getattr(difference, name, None) for name in names}
 
 
 def _segments(summary: EvaluationSummary, names: Mapping[str, str]) -> list[dict[str, Any]]:
     """Only the primary task has decisions, and only segments with enough users have differences."""
     decisions = {one.segment_id: one for one in summary.verdict.decisions}
-    nothing = dict.fromkeys(name for name in Estimate.__dataclass_fields__ if name != "users")
     rows = []
     for row in summary.segments:
         decision = decisions.get(row.segment_id) if row.task == PRIMARY_TASK else None
-        difference = asdict(row.difference) if row.difference else nothing
         rows.append(
             {
                 "task": row.task,
@@ -147,9 +187,10 @@ def _segments(summary: EvaluationSummary, names: Mapping[str, str]) -> list[dict
                 "users": row.users,
                 "segments_mean": row.segments_mean,
                 "control_mean": row.control_mean,
-                **{f"difference_{name}": value for name, value in difference.items() if name != "users"},
+                **_spread(row.difference),
                 "adjusted_p_value": decision and decision.adjusted_p_value,
                 "decision": decision and decision.decision,
+                "stability": row.stability,
             }
         )
     return rows

@@ -8,12 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from segflow.evaluation.controls import SHUFFLED, order_sentence
 from segflow.evaluation.lists import ListQuality
-from segflow.evaluation.summary import EvaluationSummary
+from segflow.evaluation.summary import PRIMARY_TASK, EvaluationSummary
 from segflow.representation.probe_rows import ProbeRow
 from segflow.segments.drawing import Picture
 
-TASK_TITLES = {"all": "All items", "new": "Items new to the user"}
+TASK_TITLES = {
+    "all": "All items",
+    "new": "Items new to the user",
+    "beyond_popular": "Items beyond the most popular",
+}
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,17 @@ class AttributeRow:
 
 
 @dataclass(frozen=True)
+class TuningRow:
+    """One setting that was tried for a simple arm: NDCG@10 over all items in the snapshot week, None where nobody had any."""
+
+    arm: str
+    settings: str
+    users: int
+    ndcg_10: float | None
+    chosen: bool
+
+
+@dataclass(frozen=True)
 class Accounting:
     """Where the raw rows went; `quarantined` counts rows by reason."""
 
@@ -103,6 +119,7 @@ class ReportInput:
     probe: Sequence[ProbeRow] = ()
     attributes: Sequence[AttributeRow] = ()
     lists: Sequence[ListQuality] = ()
+    tuning: Sequence[TuningRow] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     config_excerpt: str = ""
     pictures: Mapping[str, Picture] = field(default_factory=dict)
@@ -118,6 +135,12 @@ def statement(summary: EvaluationSummary) -> str:
     """The verdict's sentence without its outcome, which stands above it as the heading."""
     found = summary.verdict.sentence.partition(": ")[2]
     return found[:1].upper() + found[1:]
+
+
+def what_order_is_worth(summary: EvaluationSummary) -> str:
+    """What the order of histories is worth over all items, in one sentence; empty where it was not tested."""
+    found = [row for row in summary.diagnostics if row.task == PRIMARY_TASK and row.against == SHUFFLED]
+    return order_sentence(found[0].difference, summary.settings) if found else ""
 
 
 def heading(summary: EvaluationSummary, names: Mapping[str, str]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
-from segflow.evaluation.charts import Interval, Line, Point, curve_plot, interval_plot, sparkline
+from segflow.evaluation.charts import Interval, Line, Point, curve_plot, interval_plot, shortened, sparkline
 from segflow.evaluation.content import TASK_TITLES, LedgerRow
 from segflow.evaluation.lists import ListQuality
 from segflow.evaluation.statistics import Estimate
@@ -76,7 +76,7 @@ def first_caption(summary: EvaluationSummary) -> str:
 
 
 def arms_chart(summary: EvaluationSummary, task: str) -> Markup:
-    """NDCG@10 of each arm of a task, the best first."""
+    """NDCG@10 of each arm of a task, the best first; diagnostic arms have a section of their own."""
     rows = [
         Interval(
             plain_name(row.arm),
@@ -87,7 +87,7 @@ def arms_chart(summary: EvaluationSummary, task: str) -> Markup:
             f"{row.primary.mean:.4f}  [{row.primary.low:.4f}, {row.primary.high:.4f}]",
         )
         for row in sorted(summary.arms, key=lambda row: -row.primary.mean)
-        if row.task == task
+        if row.task == task and row.role != "diagnostic"
     ]
     title = TASK_TITLES.get(task, task)
     return interval_plot(
@@ -108,6 +108,27 @@ def segments_chart(summary: EvaluationSummary, names: Mapping[str, str]) -> Mark
         rows,
         _reference_lines(summary),
         "Difference in NDCG@10 to the best control in each segment: "
+        + "; ".join(f"{row.label} {row.text}" for row in rows),
+    )
+
+
+def size_chart(summary: EvaluationSummary, names: Mapping[str, str]) -> Markup:
+    """The same, from the largest segment to the smallest; empty for less than two that could be tested."""
+    rows = [
+        _difference(
+            f"{shortened(names.get(row.segment_id, row.segment_id), 16)}, {row.difference.users:,} users",
+            row.difference,
+            "segments",
+        )
+        for row in sorted(summary.segments, key=lambda row: (-row.users, row.segment_id))
+        if row.task == PRIMARY_TASK and row.difference is not None
+    ]
+    if len(rows) < 2:
+        return Markup("")
+    return interval_plot(
+        rows,
+        _reference_lines(summary),
+        "Difference in NDCG@10 to the best control by the size of the segment, the largest first: "
         + "; ".join(f"{row.label} {row.text}" for row in rows),
     )
 

@@ -1,4 +1,4 @@
-"""Properties of recommended lists beside accuracy: coverage, novelty, diversity, calibration.
+"""Properties of recommended lists beside accuracy: coverage, novelty, diversity, calibration, exposure, popularity bias.
 
 What lives here: one row of such figures per arm, and for the arm that is recommended one per weight of diversity, beside
 what that costs. What does not: accuracy by user (metrics.py). High accuracy with low coverage or poor calibration means that
@@ -28,19 +28,26 @@ class ListQuality:
     diversity: float
     distance: float
     miscalibration: float
+    gini: float
+    popularity: float
+    profile_popularity: float | None
+    popularity_lift: float | None
 
 
 @dataclass(frozen=True)
 class Judges:
     """What lists are judged by, besides what users went on to choose.
 
-    popularity: (C,) past users or events of each candidate; categories: (C,) category code of each candidate;
-    history: (U, G) each user's past events per category; vectors: (C, d) text vectors of length one.
+    popularity: (C,) past users of each candidate; users: of how many; categories: (C,) category code of each candidate;
+    history: (U, G) each user's past items per category; profiles: (U,) mean of `popularity` over each user's past items,
+    NaN without any; vectors: (C, d) text vectors of length one.
     """
 
     popularity: npt.NDArray[np.floating]
+    users: int
     categories: npt.NDArray[np.integer]
     history: npt.NDArray[np.floating]
+    profiles: npt.NDArray[np.floating]
     vectors: npt.NDArray[np.floating]
 
 
@@ -61,7 +68,14 @@ def list_quality(
     - diversity: mean share of pairs within a list whose categories differ;
     - distance: mean of one minus the cosine of the texts of a pair within a list (Ziegler et al. 2005);
     - miscalibration: mean Jensen-Shannon divergence, in bits, between the categories of the list and of the user's
-      history (after Steck 2018), over users with a history: 0 when they agree, 1 when they share nothing.
+      history (after Steck 2018), over users with a history: 0 when they agree, 1 when they share nothing;
+    - gini: Gini coefficient of how often each candidate is recommended (exposure; Fleder & Hosanagar 2009): 0 when all are
+      alike, near 1 when one item has every place that it can have;
+    - popularity: mean over users of the mean share of all users who ever had a recommended item (average recommendation
+      popularity, Abdollahpouri et al. 2019, "Managing Popularity Bias in Recommender Systems with Personalized Re-ranking");
+    - profile_popularity, popularity_lift: the same of what the users with a history had, and how much more popular their
+      lists are than that, relatively (Abdollahpouri et al. 2019, "The Unfairness of Popularity Bias in Recommendation");
+      None when nobody has a history.
     """
     users, length = recommended.shape
     groups = judges.history.shape[1]
@@ -77,6 +91,7 @@ def list_quality(
     sums = np.stack([judges.vectors[one].sum(axis=0) for one in recommended])
     itself = (judges.vectors**2).sum(axis=1)[recommended].sum(axis=1)
     alike = ((sums**2).sum(axis=1) - itself) / pairs
+    popularity, profile, lift = _popularity(recommended, judges)
     return ListQuality(
         arm=arm,
         diversity_weight=diversity_weight,
@@ -86,7 +101,28 @@ def list_quality(
         diversity=float(1.0 - same_pairs.mean()),
         distance=max(0.0, float(1.0 - alike.mean())),  # of vectors that are of length one but for rounding
         miscalibration=float(divergence.mean()) if known.any() else 0.0,
+        gini=gini(np.bincount(recommended.ravel(), minlength=len(judges.popularity))),
+        popularity=popularity,
+        profile_popularity=profile,
+        popularity_lift=lift,
     )
+
+
+def _popularity(recommended: npt.NDArray[np.integer], judges: Judges) -> tuple[float, float | None, float | None]:
+    """`popularity`, `profile_popularity` and `popularity_lift`."""
+    of_lists = judges.popularity[recommended].mean(axis=1) / judges.users
+    known = np.isfinite(judges.profiles)
+    profile = float(judges.profiles[known].mean()) / judges.users if known.any() else None
+    return float(of_lists.mean()), profile, float(of_lists[known].mean()) / profile - 1.0 if profile else None
+
+
+def gini(counts: npt.NDArray[np.integer]) -> float:
+    """Gini coefficient of (C,) counts: the mean absolute difference of two of them over twice their mean (Gini 1912)."""
+    ordered = np.sort(counts).astype(np.float64)
+    if not ordered.any():
+        return 0.0
+    ranks = np.arange(1, len(ordered) + 1)
+    return float((2 * ranks - len(ordered) - 1) @ ordered / (len(ordered) * ordered.sum()))
 
 
 def _jensen_shannon(p: npt.NDArray[np.floating], q: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:

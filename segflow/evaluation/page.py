@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import date
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import pandas as pd
 
@@ -23,18 +23,27 @@ from segflow.evaluation.content import (
     ReportInput,
     SegmentCard,
     SweepRow,
+    TuningRow,
 )
+from segflow.evaluation.controls import EXTRA, PLACEBO, SHUFFLED
 from segflow.evaluation.drawings import first_chart
+from segflow.evaluation.groups import Background
 from segflow.evaluation.lists import ListQuality
 from segflow.evaluation.markdown import markdown
 from segflow.evaluation.report import render
-from segflow.evaluation.summary import EvaluationSummary, summarize
+from segflow.evaluation.summary import PRIMARY_TASK, EvaluationSummary, summarize
 from segflow.evaluation.verdict import Role
 from segflow.representation.probe_rows import ProbeRow
 from segflow.segments.drawing import Picture
 
 Row = dict[str, Any]
-_ROLES: dict[str, Role] = {"global": "global", "global_extra": "control", "segments": "segments"}
+Shape = TypeVar("Shape")
+_ROLES: dict[str, Role] = {
+    "global": "global",
+    EXTRA: "control",
+    "segments": "segments",
+    SHUFFLED: "diagnostic",
+}
 _SHOWN = 6
 
 
@@ -56,7 +65,7 @@ class Report:
 
 def roles_of(arms: Iterable[str]) -> dict[str, Role]:
     """The role of each arm by its name: placebos are controls, what is no ranker of ours is a baseline."""
-    return {arm: "control" if arm.startswith("placebo_") else _ROLES.get(arm, "baseline") for arm in sorted(arms)}
+    return {arm: "control" if arm.startswith(PLACEBO) else _ROLES.get(arm, "baseline") for arm in sorted(arms)}
 
 
 def write_report(
@@ -69,19 +78,25 @@ def write_report(
     sweep: Sequence[Row],
     probe: Sequence[Row],
     lists: Sequence[Row],
+    tuning: Sequence[Row],
     rows: Sequence[Row],
+    attributes: pd.DataFrame,
+    stability: Mapping[str, float],
     pictures: str,
     versions: Mapping[str, str],
     config: Config,
 ) -> Report:
     """Summarize `results` and render the page.
 
-    The other arguments are rows of the tables of the same names; `rows` are outcome and rows of the raw events, `pictures` is
-    that column of `segment_page`. Raises UserError when nobody could be tested.
+    The other arguments are rows of the tables of the same names; `tuning` those of `arm_tuning`, `rows` are outcome and rows of
+    the raw events, `attributes` are those of `users`, `stability` is that of each segment, `pictures` is that column of
+    `segment_page`. Raises UserError when nobody could be tested.
     """
     results = results.assign(segment_id=results["segment_id"].where(results["segment_id"] != "unassigned", None))
     published = [profile["segment_id"] for profile in profiles]
-    summary = summarize(results, roles_of(results["arm"].unique()), config.evaluation, config.seed, published)
+    background = Background(config.segments.profiles.min_cell, attributes, stability)
+    roles = roles_of(results["arm"].unique())
+    summary = summarize(results, roles, config.evaluation, config.seed, published, background)
     page = ReportInput(
         title="Does segmenting pay?",
         week=week.isoformat(),
@@ -90,10 +105,11 @@ def write_report(
         segments=[_card(profile) for profile in profiles],
         accounting=_accounting(rows),
         ledger=[_ledger_row(row) for row in ledger],
-        sweep=[SweepRow(**{name: row[name] for name in SweepRow.__dataclass_fields__}) for row in sweep],
-        probe=[ProbeRow(**{name: row[name] for name in ProbeRow.__dataclass_fields__}) for row in probe],
+        sweep=_each(SweepRow, sweep),
+        probe=_each(ProbeRow, probe),
         attributes=_attributes(profiles),
-        lists=[ListQuality(**{name: row[name] for name in ListQuality.__dataclass_fields__}) for row in lists],
+        lists=_each(ListQuality, lists),
+        tuning=_each(TuningRow, tuning),
         versions=versions,
         config_excerpt=_excerpt(config),
         pictures={name: Picture(name, **one) for name, one in json.loads(pictures).items()},
@@ -111,11 +127,22 @@ def write_report(
     )
 
 
+def _each(shape: Callable[..., Shape], rows: Sequence[Row]) -> list[Shape]:
+    """Rows of a table as a dataclass that has some of its columns."""
+    names = [one.name for one in fields(cast(Any, shape))]
+    return [shape(**{name: row[name] for name in names}) for row in rows]
+
+
 def _figures(summary: EvaluationSummary) -> dict[str, float]:
-    figures = {f"{row.task}.{row.arm}.ndcg_10": row.primary.mean for row in summary.arms}
-    verdict = summary.verdict
+    verdict, primary = summary.verdict, [row for row in summary.controls if row.task == PRIMARY_TASK]
+    checks = {
+        "placebos_minus_global_extra": primary[0].placebos_over_extra,
+        "global_extra_minus_global": primary[0].extra_over_global,
+        **{f"global_minus_{row.against}": row.difference for row in summary.diagnostics if row.task == PRIMARY_TASK},
+    }
     return {
-        **figures,
+        **{f"{row.task}.{row.arm}.ndcg_10": row.primary.mean for row in summary.arms},
+        **{name: found.mean for name, found in checks.items() if found is not None},
         "segments_minus_best_control": verdict.difference,
         "minimum_detectable_effect": verdict.minimum_detectable_effect,
     }

@@ -5,8 +5,9 @@ Histories reach up to the test week; weights were fitted before. What an average
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +15,13 @@ import pyarrow as pa
 
 from segflow.errors import UserError
 from segflow.evaluation.lists import DIVERSITY_WEIGHTS, Judges, ListQuality, list_quality
-from segflow.evaluation.metrics import CUTOFFS, METRICS, ranking_metrics
+from segflow.evaluation.metrics import CUTOFFS, METRICS, ranking_metrics, top_k
 from segflow.evaluation.verdict import Role
 from segflow.rankers.deltas import Grouped
 from segflow.rankers.examples import Examples
+from segflow.rankers.features import Features
 from segflow.rankers.global_ranker import GlobalRanker
-from segflow.rankers.reranking import marginal_relevance_order, pool_size, unit_vectors
-from segflow.rankers.scorers import COOCCURRENCE, personal_frequency, recent_popularity
+from segflow.rankers.reranking import marginal_relevance_orders, pool_size, unit_vectors
 from segflow.rankers.snapshot import RankingWeek
 from segflow.rankers.top import top_items
 
@@ -38,19 +39,16 @@ class Arm:
     score: Score
 
 
-def simple_arms(week: RankingWeek, examples: Examples) -> list[Arm]:
-    """The baselines that need no training of this project's own."""
-    features = week.features_after()
-    return [
-        Arm("popularity", "baseline", lambda rows: recent_popularity(features, examples.users[rows])),
-        Arm("personal_frequency", "baseline", lambda rows: personal_frequency(features, examples.users[rows])),
-        Arm("cooccurrence", "baseline", lambda rows: examples.scores(rows)[:, :, COOCCURRENCE].astype(np.float32)),
-    ]
-
-
 def ranker_arm(name: str, role: Role, ranker: GlobalRanker, examples: Examples, grouped: Grouped | None = None) -> Arm:
     """The global ranker, or what the deltas of groups of users make of it."""
     return Arm(name, role, lambda rows: ranker.score(examples, rows, grouped))
+
+
+def popular_items(features: Features, count: int) -> npt.NDArray[np.bool_]:
+    """(C,) whether a candidate is among the `count` that most users had in the last seven days; one that nobody had is not."""
+    popular = np.zeros(len(features.popularity), bool)
+    popular[top_k(features.popularity[None], count)[0]] = True
+    return popular & (features.popularity > 0)
 
 
 def evaluate(
@@ -59,13 +57,20 @@ def evaluate(
     examples: Examples,
     segment_of: Mapping[str, str],
     seed: int,
+    popular: npt.NDArray[np.bool_],
+    active_days: npt.NDArray[np.int64],
     seen: Seen | None = None,
 ) -> pa.Table:
     """Rows of `ranking_results` without the week: one per user, arm and task.
 
-    Task `all` ranks every candidate, `new` only those the user never had. Users without a relevant item in a task are left
-    out of it. A user for whom an arm's scores are not all finite gets nothing from it: `ranked` is false, all metrics are 0.
-    `seen` is shown all scores: arm, seed, rows, (rows, C) scores.
+    Task `all` ranks every candidate, `new` only those the user never had, `beyond_popular` only those that are not
+    `popular` (C,). Users without a relevant item in a task are left out of it. A user for whom an arm's scores are not all
+    finite gets nothing from it: `ranked` is false, all metrics are 0.
+
+    Args:
+        active_days: (U,) of each user of the log, up to the test week.
+        seen: is shown all scores of arms that are no diagnosis: arm, seed, rows, (rows, C) scores.
+
     Raises UserError when the test week holds nobody to test.
     """
     if len(examples) == 0:
@@ -78,15 +83,20 @@ def evaluate(
     for arm in arms:
         for rows in _blocks(len(examples)):
             scores = arm.score(rows)
-            if seen is not None:
+            if seen is not None and arm.role != "diagnostic":
                 seen(arm.name, seed, rows, scores)
             had = examples.had.dense(rows, examples.candidates)
             wanted = examples.wanted.dense(rows, examples.candidates)
             names = [users[row] for row in rows]
-            segments = [segment_of.get(name, "unassigned") for name in names]
-            parts.append(_rows(arm.name, seed, "all", names, segments, _metrics(scores, wanted), wanted.sum(1)))
-            fresh = wanted & ~had
-            parts.append(_rows(arm.name, seed, "new", names, segments, _metrics(scores, fresh, had), fresh.sum(1)))
+            facts = {
+                "segment_id": [segment_of.get(name, "unassigned") for name in names],
+                "active_days": pa.array(active_days[examples.users[rows]], pa.int32()),
+            }
+            left_out = {"all": None, "new": had, "beyond_popular": np.broadcast_to(popular, had.shape)}
+            for task, hidden in left_out.items():
+                relevant = wanted if hidden is None else wanted & ~hidden
+                metrics = _metrics(scores, relevant, hidden)
+                parts.append(_rows(arm.name, seed, task, names, facts, metrics, relevant.sum(1)))
     return pa.concat_tables(parts)
 
 
@@ -98,7 +108,7 @@ def list_qualities(
     vectors: npt.NDArray[np.float32],
     count: int = 10,
 ) -> list[ListQuality]:
-    """Accuracy, coverage, novelty, diversity and calibration of each arm's top `count`.
+    """Accuracy, coverage, novelty, diversity and more of each arm's top `count`; diagnostic arms recommend nothing.
 
     The rankers per segment, which are what is recommended, come once more for each weight of diversity. Where an arm's
     scores are not all finite, the list is the first candidates.
@@ -106,15 +116,10 @@ def list_qualities(
     Args:
         vectors: (C, d) text vectors of the candidates.
     """
-    names = sorted(set(category_of.values())) or ["none"]
-    codes = np.array([names.index(category_of.get(item, names[0])) for item in week.candidate_ids])
-    popularity = np.bincount(week.features_after().pairs.items, minlength=examples.candidates).astype(np.float64)
-    history = np.zeros((len(examples), len(names)))
-    np.add.at(history, (examples.had.user_of_pair, codes[examples.had.items]), 1.0)
-    judges = Judges(popularity, codes, history, unit_vectors(vectors))
+    judges = _judges(week.features_after(), week.candidate_ids, examples, category_of, vectors)
     qualities: list[ListQuality] = []
     varied: list[ListQuality] = []
-    for arm in arms:
+    for arm in (one for one in arms if one.role != "diagnostic"):
         weights = (0.0, *(DIVERSITY_WEIGHTS if arm.role == "segments" else ()))
         lists = [_lists(arm, examples, rows, judges.vectors, weights, count) for rows in _blocks(len(examples))]
         for number, weight in enumerate(weights):
@@ -122,6 +127,31 @@ def list_qualities(
             row = list_quality(arm.name, top, _ndcg(top, examples), judges, weight)
             (varied if weight else qualities).append(row)
     return [*qualities, *varied]
+
+
+def _judges(
+    features: Features,
+    candidate_ids: Sequence[str],
+    examples: Examples,
+    category_of: Mapping[str, str],
+    vectors: npt.NDArray[np.float32],
+) -> Judges:
+    names = sorted(set(category_of.values())) or ["none"]
+    codes = np.array([names.index(category_of.get(item, names[0])) for item in candidate_ids])
+    popularity = np.bincount(features.pairs.items, minlength=examples.candidates).astype(np.float64)
+    owner, items = examples.had.user_of_pair, examples.had.items
+    history = np.zeros((len(examples), len(names)))
+    np.add.at(history, (owner, codes[items]), 1.0)
+    had = np.bincount(owner, minlength=len(examples)).astype(np.float64)
+    total = np.bincount(owner, popularity[items], minlength=len(examples))
+    return Judges(
+        popularity=popularity,
+        users=max(1, int(np.count_nonzero(np.diff(features.pairs.offsets)))),
+        categories=codes,
+        history=history,
+        profiles=np.divide(total, had, out=np.full(len(examples), np.nan), where=had > 0),
+        vectors=unit_vectors(vectors),
+    )
 
 
 def _lists(
@@ -135,7 +165,7 @@ def _lists(
     """For each weight of diversity the (rows, count) lists of an arm."""
     items, scores = top_items(_finite(arm.score(rows))[0], count if weights == (0.0,) else pool_size(count))
     of_pool, length = vectors[items], min(count, items.shape[1])
-    orders = (marginal_relevance_order(scores, of_pool, weight, length) for weight in weights if weight)
+    orders = marginal_relevance_orders(scores, of_pool, [weight for weight in weights if weight], length)
     return [items[:, :count], *(np.take_along_axis(items, order, axis=1) for order in orders)]
 
 
@@ -175,7 +205,7 @@ def _rows(
     seed: int,
     task: str,
     users: list[str],
-    segments: list[str],
+    facts: Mapping[str, Any],
     metrics: Mapping[str, npt.NDArray[np.generic]],
     relevant: npt.NDArray[np.integer],
 ) -> pa.Table:
@@ -186,7 +216,7 @@ def _rows(
             "arm": [arm] * size,
             "seed": pa.array([seed] * size, pa.int32()),
             "task": [task] * size,
-            "segment_id": segments,
+            **facts,
             "relevant": pa.array(relevant, pa.int32()),
             "ranked": metrics["ranked"],
             **{f"{metric}_{k}": metrics[f"{metric}_{k}"].astype(np.float64) for metric in METRICS for k in CUTOFFS},

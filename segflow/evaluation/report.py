@@ -12,15 +12,18 @@ from dataclasses import dataclass
 
 from segflow.evaluation.advice import next_step
 from segflow.evaluation.appendix import data_link, sheets
-from segflow.evaluation.content import TASK_TITLES, ReportInput, heading, statement
+from segflow.evaluation.content import TASK_TITLES, ReportInput, heading, statement, what_order_is_worth
+from segflow.evaluation.controls import control_sentences
 from segflow.evaluation.drawings import (
     arms_chart,
     first_caption,
     first_chart,
     segments_chart,
+    size_chart,
     sparklines,
     trade_off_chart,
 )
+from segflow.evaluation.groups import size_sentence
 from segflow.evaluation.lists import ListQuality
 from segflow.evaluation.summary import PRIMARY_TASK, Comparison, EvaluationSummary
 from segflow.evaluation.verdict import plain_name, signed, signed_percent
@@ -59,6 +62,10 @@ def render(report: ReportInput) -> str:
         best_baseline=_best_baseline(report.summary),
         arm_charts={task: arms_chart(report.summary, task) for task in report.summary.users_by_task},
         segments_chart=segments_chart(report.summary, names),
+        size_chart=size_chart(report.summary, names),
+        size_sentence=size_sentence(report.summary.gain_by_size) if report.summary.gain_by_size else "",
+        control_sentences=control_sentences(report.summary.controls, PRIMARY_TASK, report.summary.settings),
+        order=what_order_is_worth(report.summary),
         decisions={one.segment_id: one for one in report.summary.verdict.decisions},
         latest=[row for row in report.ledger if row.week == max(one.week for one in report.ledger)],
         sparklines=sparklines(report.ledger),

@@ -7,22 +7,20 @@ What lives here: the summary's shape and its computation. What does not: ranking
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from segflow.config import EvaluationConfig
-from segflow.errors import UserError
-from segflow.evaluation.metrics import METRICS
-from segflow.evaluation.statistics import Estimate, estimate, seed_share
+from segflow.evaluation.controls import ControlCheck, control_check
+from segflow.evaluation.groups import Background, Dimension, GainBySize, dimensions, gain_by_size
+from segflow.evaluation.results import PRIMARY_METRIC as PRIMARY_METRIC
+from segflow.evaluation.results import PRIMARY_TASK, Task, estimates, tasks_of
+from segflow.evaluation.statistics import Estimate, seed_share
 from segflow.evaluation.verdict import Role, Verdict, best_control, decide, segments_arm
-
-PRIMARY_METRIC = "ndcg_10"
-PRIMARY_TASK = "all"
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,8 @@ class Comparison:
 
 @dataclass(frozen=True)
 class SegmentRow:
-    """One segment in one task; `difference` is segments arm minus best control, None below `minimum_users`."""
+    """One segment in one task; `difference` is segments arm minus best control, None below `minimum_users`. `stability`: how
+    much of the segment comes back when users are drawn again (bootstrap Jaccard), None where it is not known."""
 
     task: str
     segment_id: str
@@ -68,14 +67,17 @@ class SegmentRow:
     segments_mean: float
     control_mean: float
     difference: Estimate | None
+    stability: float | None = None
 
 
 @dataclass(frozen=True)
 class EvaluationSummary:
     """All figures of one evaluation.
 
-    `comparisons` are the segments arm minus every other arm, `global_comparisons` the global ranker minus every baseline:
-    whether a trained ranker is worth having at all.
+    `comparisons` are the segments arm minus every other arm but diagnostic ones, `global_comparisons` the global ranker minus
+    every baseline: whether a trained ranker is worth having at all. `diagnostics` are the global ranker minus every
+    diagnostic arm, over the seeds that both have. `controls` tell whether the placebos are centred, by task; `dimensions` who
+    gains, and `gain_by_size` whether large segments gain more, both in the primary task.
     `worst_segment` is the one with the lowest difference in the primary task. `schema_version` changes when a reader of the
     JSON has to.
     """
@@ -89,6 +91,10 @@ class EvaluationSummary:
     users_by_task: dict[str, int]
     users_without_segment: int
     settings: EvaluationConfig
+    diagnostics: list[Comparison] = field(default_factory=list, kw_only=True)
+    controls: list[ControlCheck] = field(default_factory=list, kw_only=True)
+    dimensions: list[Dimension] = field(default_factory=list, kw_only=True)
+    gain_by_size: GainBySize | None = field(default=None, kw_only=True)
     schema_version: Literal[1] = field(default=1, kw_only=True)
 
     def to_json(self) -> str:
@@ -97,33 +103,13 @@ class EvaluationSummary:
         return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
 
 
-@dataclass(frozen=True)
-class _Task:
-    """The results of one task, a row for each user and week, in fixed order.
-
-    values: (arms, rows, metrics), averaged over seeds. by_seed: of each arm the primary metric (seeds, rows).
-    unranked_users: of each arm. users: (rows,) codes 0..U-1.
-    """
-
-    name: str
-    arms: list[str]
-    metrics: list[str]
-    values: npt.NDArray[np.float64]
-    by_seed: dict[str, pd.DataFrame]
-    unranked_users: dict[str, int]
-    users: npt.NDArray[np.int64]
-    segment_ids: npt.NDArray[np.object_]
-
-    def primary(self, arm: str) -> npt.NDArray[np.float64]:
-        return self.values[self.arms.index(arm), :, self.metrics.index(PRIMARY_METRIC)]
-
-
 def summarize(
     results: pd.DataFrame,
     roles: Mapping[str, Role],
     config: EvaluationConfig,
     seed: int,
     published: Collection[str] | None = None,
+    background: Background | None = None,
 ) -> EvaluationSummary:
     """Average over seeds per user, estimate, compare and decide.
 
@@ -131,46 +117,49 @@ def summarize(
 
     results: columns `week`, `user_id`, `arm`, `seed`, `task` ('all', 'new', ...), `segment_id` (the user's *real* segment in
     every row, null for users without one), `ranked` (whether the arm's scores were numbers) and metrics named as in
-    metrics.py, among them `ndcg_10`; other columns are ignored. NaN marks users without a relevant item in the task, who
-    are left out. roles: role of each arm.
+    metrics.py, among them `ndcg_10`; optionally `active_days`; other columns are ignored. NaN marks users without a relevant
+    item in the task, who are left out. roles: role of each arm. background: what else is known of users and
+    segments; without it there are no `dimensions`, for it says how small a group may be shown.
     The verdict rests on task 'all'; the other tasks are reported the same way without one. `published` are the segments
     that there are, by default those of the test users: without any the verdict needs no test.
     Raises UserError when no user can be tested, ValueError when arms do not hold the same users.
     """
     under_test = segments_arm(roles)
-    if set(results["arm"]) != set(roles):
-        raise ValueError(f"arms in the results {sorted(set(results['arm']))} differ from the roles {sorted(roles)}")
-    # Sums depend on their order in the last digits, so the order of the rows is fixed first.
-    results = results.dropna(subset=[PRIMARY_METRIC]).sort_values(["task", "arm", "week", "user_id", "seed"])
-    tasks = _tasks(results, list(roles))
-    arms: list[ArmRow] = []
-    comparisons: list[Comparison] = []
-    segments: list[SegmentRow] = []
-    overall_ranker: list[Comparison] = []
-    for task in tasks:
-        arms += _arm_rows(task, roles, config, seed)
-        control = best_control({row.arm: row.primary.mean for row in arms if row.task == task.name}, roles)
-        comparisons += _comparisons(task, under_test, control, roles, config, seed)
-        segments += _segment_rows(task, under_test, control, config, seed)
-        overall_ranker += _global_comparisons(task, roles, config, seed)
-
+    tasks = tasks_of(results, list(roles))
+    stability = background.stability if background else {}
+    arms = [row for task in tasks for row in _arm_rows(task, roles, config, seed)]
+    means = {(row.task, row.arm): row.primary.mean for row in arms}
+    best = {task.name: best_control({arm: means[task.name, arm] for arm in roles}, roles) for task in tasks}
+    comparisons = [
+        row for task in tasks for row in _comparisons(task, under_test, best[task.name], roles, config, seed)
+    ]
+    segments = [
+        row for task in tasks for row in _segment_rows(task, under_test, best[task.name], stability, config, seed)
+    ]
     primary = [row for row in segments if row.task == PRIMARY_TASK]
     tested = {row.segment_id: row.difference for row in primary if row.difference is not None}
+    verdict = _verdict(tasks[0], arms, comparisons, tested, published, config)
+    ranker = next((arm for arm, role in roles.items() if role == "global"), None)
+    compared = (ranker or verdict.best_control, under_test, verdict.best_control)
     return EvaluationSummary(
-        verdict=_verdict(tasks[0], arms, comparisons, tested, published, config),
+        verdict=verdict,
         arms=arms,
         comparisons=comparisons,
-        global_comparisons=overall_ranker,
+        global_comparisons=_global_comparisons(tasks, "baseline", roles, config, seed),
         segments=segments,
         worst_segment=min(tested, key=lambda segment_id: tested[segment_id].mean, default=None),
         users_by_task={task.name: int(task.users.max()) + 1 for task in tasks},
         users_without_segment=len(set(tasks[0].users[pd.isna(tasks[0].segment_ids)])),
         settings=config,
+        diagnostics=_global_comparisons(tasks, "diagnostic", roles, config, seed),
+        controls=[control_check(task, ranker, config, seed) for task in tasks],
+        dimensions=dimensions(tasks[0], compared, background, config, seed) if background else [],
+        gain_by_size=gain_by_size(tested) if verdict.segmented else None,
     )
 
 
 def _verdict(
-    task: _Task,
+    task: Task,
     arms: list[ArmRow],
     comparisons: list[Comparison],
     tested: Mapping[str, Estimate],
@@ -189,68 +178,17 @@ def _verdict(
         segmented=published is None or bool(published),
         untested=sorted(set(published or ()) - set(task.segment_ids)),
         unranked_users={
-            arm: row.unranked_users for arm, row in of_task.items() if row.role != "baseline" and row.unranked_users
+            arm: row.unranked_users
+            for arm, row in of_task.items()
+            if row.role not in ("baseline", "diagnostic") and row.unranked_users
         },
     )
 
 
-def _tasks(results: pd.DataFrame, arms: list[str]) -> list[_Task]:
-    """The tasks that two users at least were tested in, the primary one first. Raises UserError without that one."""
-    names = sorted(results["task"].unique(), key=lambda name: (name != PRIMARY_TASK, name))
-    tasks = [_task(results[results["task"] == name], name, arms) for name in names]
-    tasks = [task for task in tasks if task.users.max() >= 1]
-    if not tasks or tasks[0].name != PRIMARY_TASK:
-        raise UserError(
-            "the test week holds fewer than 2 users who interact with a candidate item, so nothing can be compared: "
-            "pick a week with more events, or lower the ranker's candidate thresholds in segflow.yaml"
-        )
-    return tasks
-
-
-def _task(results: pd.DataFrame, name: str, arms: list[str]) -> _Task:
-    """Average over seeds per user and week, and put every arm's rows in the same order."""
-    metrics = [column for column in results.columns if column.rpartition("_")[0] in METRICS]
-    first = results.drop_duplicates(["week", "user_id"]).set_index(["week", "user_id"]).sort_index()
-    by_seed, values = {}, []
-    unranked = results[~results["ranked"].astype(bool)].groupby("arm")["user_id"].nunique()
-    for arm in arms:
-        of_arm = results[results["arm"] == arm]
-        means = of_arm.groupby(["week", "user_id"])[metrics].mean()
-        if not means.index.equals(first.index):
-            raise ValueError(f"task '{name}': arm '{arm}' has {len(means)} users, other arms {len(first)}")
-        by_seed[arm] = of_arm.pivot(index="seed", columns=["week", "user_id"], values=PRIMARY_METRIC)
-        if by_seed[arm].isna().any(axis=None):
-            raise ValueError(f"task '{name}': some users of arm '{arm}' lack some seeds")
-        values.append(means.to_numpy(dtype=np.float64))
-    return _Task(
-        name=name,
-        arms=arms,
-        metrics=metrics,
-        values=np.stack(values),
-        by_seed=by_seed,
-        unranked_users={arm: int(unranked.get(arm, 0)) for arm in arms},
-        users=np.unique(first.index.get_level_values("user_id"), return_inverse=True)[1],
-        segment_ids=first["segment_id"].to_numpy(dtype=object),
-    )
-
-
-def _estimate(
-    columns: list[npt.NDArray[np.float64]], users: npt.NDArray[np.int64], config: EvaluationConfig, seed: int
-) -> list[Estimate]:
-    return estimate(
-        np.stack(columns, axis=1),
-        users=np.unique(users, return_inverse=True)[1],
-        confidence=config.confidence,
-        power=config.power,
-        samples=config.bootstrap_samples,
-        seed=seed,
-    )
-
-
-def _arm_rows(task: _Task, roles: Mapping[str, Role], config: EvaluationConfig, seed: int) -> list[ArmRow]:
-    estimates = _estimate([task.primary(arm) for arm in task.arms], task.users, config, seed)
+def _arm_rows(task: Task, roles: Mapping[str, Role], config: EvaluationConfig, seed: int) -> list[ArmRow]:
+    found = estimates([task.primary(arm) for arm in task.arms], task.users, config, seed)
     rows = []
-    for arm, primary, values in zip(task.arms, estimates, task.values, strict=True):
+    for arm, primary, values in zip(task.arms, found, task.values, strict=True):
         seed_means = task.by_seed[arm].mean(axis=1).to_numpy(dtype=np.float64)
         rows.append(
             ArmRow(
@@ -268,24 +206,27 @@ def _arm_rows(task: _Task, roles: Mapping[str, Role], config: EvaluationConfig, 
 
 
 def _comparisons(
-    task: _Task, under_test: str, control: str, roles: Mapping[str, Role], config: EvaluationConfig, seed: int
+    task: Task, under_test: str, control: str, roles: Mapping[str, Role], config: EvaluationConfig, seed: int
 ) -> list[Comparison]:
-    """The segments arm against every other arm, the best control first."""
-    others = sorted((arm for arm in task.arms if arm != under_test), key=lambda arm: arm != control)
+    """The segments arm against every other arm but diagnostic ones, the best control first."""
+    compared = [arm for arm in task.arms if arm != under_test and roles[arm] != "diagnostic"]
+    others = sorted(compared, key=lambda arm: arm != control)
     return _compared(task, under_test, others, control, roles, config, seed)
 
 
 def _global_comparisons(
-    task: _Task, roles: Mapping[str, Role], config: EvaluationConfig, seed: int
+    tasks: Sequence[Task], role: Role, roles: Mapping[str, Role], config: EvaluationConfig, seed: int
 ) -> list[Comparison]:
-    """The global ranker against every baseline; nothing where one of them is missing."""
-    baselines = [arm for arm in task.arms if roles[arm] == "baseline"]
-    rankers = [arm for arm in task.arms if roles[arm] == "global"]
-    return _compared(task, rankers[0], baselines, None, roles, config, seed) if baselines and rankers else []
+    """The global ranker against every arm of a role in each task; nothing where one of them is missing."""
+    others = [arm for arm, one in roles.items() if one == role]
+    rankers = [arm for arm, one in roles.items() if one == "global"]
+    if not others or not rankers:
+        return []
+    return [row for task in tasks for row in _compared(task, rankers[0], others, None, roles, config, seed)]
 
 
 def _compared(
-    task: _Task,
+    task: Task,
     arm: str,
     others: list[str],
     control: str | None,
@@ -294,8 +235,12 @@ def _compared(
     seed: int,
 ) -> list[Comparison]:
     """`arm` minus each of the others."""
-    columns = [task.primary(arm) - task.primary(other) for other in others]
-    found = _estimate(columns, task.users, config, seed)
+    # The noise of seeds is taken out of a spoiled ranker by comparing it with itself; other arms count with all seeds.
+    columns = [
+        task.paired(arm, other) if roles[other] == "diagnostic" else task.primary(arm) - task.primary(other)
+        for other in others
+    ]
+    found = estimates(columns, task.users, config, seed)
     return [
         Comparison(
             task.name,
@@ -317,7 +262,9 @@ def _seed_noise(ours: pd.DataFrame, theirs: pd.DataFrame, difference: Estimate) 
     return float(values.mean(axis=1).std(ddof=1)), seed_share(values, difference.standard_error)
 
 
-def _segment_rows(task: _Task, under_test: str, control: str, config: EvaluationConfig, seed: int) -> list[SegmentRow]:
+def _segment_rows(
+    task: Task, under_test: str, control: str, stability: Mapping[str, float], config: EvaluationConfig, seed: int
+) -> list[SegmentRow]:
     known = ~pd.isna(task.segment_ids)
     rows = []
     for segment_id in sorted(set(task.segment_ids[known])):
@@ -331,9 +278,10 @@ def _segment_rows(task: _Task, under_test: str, control: str, config: Evaluation
                 users=users,
                 segments_mean=float(ours.mean()),
                 control_mean=float(theirs.mean()),
-                difference=_estimate([ours - theirs], task.users[members], config, seed)[0]
+                difference=estimates([ours - theirs], task.users[members], config, seed)[0]
                 if users >= config.minimum_users
                 else None,
+                stability=stability.get(str(segment_id)),
             )
         )
     return rows

@@ -48,7 +48,7 @@ def trend(summaries: Mapping[str, EvaluationSummary], names: Mapping[str, str]) 
 
 
 def _row(week: str, summary: EvaluationSummary, names: Mapping[str, str]) -> TrendRow:
-    arms = [row for row in summary.arms if row.task == PRIMARY_TASK]
+    arms = [row for row in summary.arms if row.task == PRIMARY_TASK and row.role != "diagnostic"]
     best = min(arms, key=lambda row: (-row.primary.mean, row.arm))
     control = next(row for row in summary.comparisons if row.task == PRIMARY_TASK and row.is_best_control)
     return TrendRow(

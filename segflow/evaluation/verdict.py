@@ -14,9 +14,10 @@ from segflow.config import EvaluationConfig
 from segflow.evaluation.statistics import Estimate, same_mean_p_value, together
 from segflow.segments.statistics import benjamini_hochberg
 
-Role = Literal["baseline", "global", "control", "segments"]
+Role = Literal["baseline", "global", "control", "segments", "diagnostic"]
 """baseline: popularity and other simple scorers. global: one ranker for everyone. control: global with the same
-extra training, and each placebo segmentation. segments: the rankers per real segment."""
+extra training, and each placebo segmentation. segments: the rankers per real segment. diagnostic: a ranker that was
+spoiled on purpose, to see what it lives by; nothing is decided by it."""
 
 Outcome = Literal["segment", "segment only", "do not segment", "not enough data to say"]
 Decision = Literal["gain", "gain below threshold", "loss", "no proven difference"]

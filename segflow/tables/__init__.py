@@ -8,6 +8,7 @@ from __future__ import annotations
 
 # This package is the one door to what stands in its modules.
 from segflow.tables.evaluation import (
+    ARM_TUNING,
     CHAMPION,
     EVALUATION_REPORT,
     LEAVE_ONE_OUT,
@@ -84,6 +85,7 @@ ALL: dict[str, Table] = {
         RANKING_RESULTS,
         LIST_QUALITY,
         LEAVE_ONE_OUT,
+        ARM_TUNING,
         EVALUATION_REPORT,
         CHAMPION,
         POOLED_VERDICT,

@@ -14,9 +14,17 @@ RANKING_RESULTS = Table(
         USER,
         Column("arm", "VARCHAR", "ranker"),
         Column("seed", "INTEGER", "seed of the arm's training", minimum=0),
-        Column("task", "VARCHAR", "all items, or only items new to the user", values=("all", "new")),
+        Column(
+            "task",
+            "VARCHAR",
+            "all items, only items new to the user, or only items beyond those of `evaluation.popular_items`",
+            values=("all", "new", "beyond_popular"),
+        ),
         Column("segment_id", "VARCHAR", "the user's segment"),
-        Column("relevant", "INTEGER", "items bought in the test week", minimum=1),
+        Column(
+            "active_days", "INTEGER", "days with any event of the user in the history up to the test week", minimum=0
+        ),
+        Column("relevant", "INTEGER", "items of the task that the user had in the test week", minimum=1),
         Column(
             "ranked",
             "BOOLEAN",
@@ -29,6 +37,21 @@ RANKING_RESULTS = Table(
         *(share(f"map_{k}", f"average precision@{k}, of all relevant items") for k in _AT),
     ),
     key=("week", "user_id", "arm", "seed", "task"),
+    partitions=("week",),
+)
+
+ARM_TUNING = Table(
+    "arm_tuning",
+    "How each simple arm of the test was tuned: every setting that was tried, and what it scored on the snapshot week.",
+    (
+        WEEK,
+        Column("arm", "VARCHAR", "simple scorer"),
+        Column("settings", "VARCHAR", "what was tried; `none` where there is nothing to choose"),
+        Column("users", "BIGINT", "users that it was tried on", minimum=0),
+        share("ndcg_10", "NDCG@10 in the snapshot week, all items; none where nobody had any in it", nullable=True),
+        Column("chosen", "BOOLEAN", "whether the test uses it"),
+    ),
+    key=("week", "arm", "settings"),
     partitions=("week",),
 )
 
@@ -45,6 +68,16 @@ LIST_QUALITY = Table(
         share("diversity", "share of pairs in a list from different categories"),
         Column("distance", "DOUBLE", "mean of one minus the cosine of two texts in a list", minimum=0.0, maximum=2.0),
         Column("miscalibration", "DOUBLE", "distance of the list's categories from the user's history", minimum=0.0),
+        share("gini", "Gini coefficient of how often each candidate is recommended: 0 is alike, 1 is one item alone"),
+        share("popularity", "mean share of users who ever had a recommended item"),
+        share("profile_popularity", "the same of the items that the users themselves had", nullable=True),
+        Column(
+            "popularity_lift",
+            "DOUBLE",
+            "how much more popular the lists of users with a history are than what they had, relatively",
+            nullable=True,
+            minimum=-1.0,
+        ),
     ),
     key=("week", "arm", "diversity_weight"),
     partitions=("week",),

@@ -18,16 +18,19 @@ import pandas as pd
 import torch
 
 from segflow.config import BehaviorConfig, EvaluationConfig, RankerConfig
+from segflow.evaluation.baselines import tuned_baselines
+from segflow.evaluation.diagnostics import active_days
 from segflow.evaluation.page import roles_of
-from segflow.evaluation.protocol import evaluate, ranker_arm, simple_arms
-from segflow.evaluation.statistics import Estimate, estimate
-from segflow.evaluation.summary import PRIMARY_METRIC, PRIMARY_TASK, summarize
+from segflow.evaluation.protocol import evaluate, popular_items, ranker_arm
+from segflow.evaluation.statistics import Estimate
+from segflow.evaluation.summary import PRIMARY_TASK, summarize
 from segflow.evaluation.verdict import Verdict
 from segflow.rankers.deltas import Grouped, Membership
 from segflow.rankers.global_ranker import fit_global_ranker
 from segflow.rankers.segment_rankers import fit_segment_rankers
 from segflow.rankers.snapshot import RankingWeek, placebo_groups
 from segflow.representation.behavior import fit_behavior_model
+from segflow.representation.sequences import MICROSECONDS_PER_WEEK
 from segflow_tests.benchmarks.planted_tastes import PlantedTastes, planted_tastes
 
 STRENGTHS = (0.0, 0.6, 0.9)
@@ -64,18 +67,8 @@ def judged(strength: float, seed: int, users: int = 2000) -> Judged:
     results = tested(log, seed)
     config = EvaluationConfig()
     summary = summarize(results.assign(week="planted"), roles_of(results["arm"].unique()), config, seed)
-    rows = results[results["task"] == PRIMARY_TASK]
-    values = rows.pivot(index="user_id", columns="arm", values=PRIMARY_METRIC)
-    dealt = [arm for arm in values if arm.startswith("placebo_")]
-    # Subtracted first: equal scores then differ by exactly nothing.
-    gain = values[dealt].sub(values["global_extra"], axis=0).mean(axis=1)
-    (placebos,) = estimate(
-        gain.to_numpy(np.float64)[:, None],
-        confidence=config.confidence,
-        power=config.power,
-        samples=config.bootstrap_samples,
-        seed=seed,
-    )
+    placebos = next(row.placebos_over_extra for row in summary.controls if row.task == PRIMARY_TASK)
+    assert placebos is not None
     return Judged(strength, seed, summary.verdict, placebos, time.monotonic() - began)
 
 
@@ -99,12 +92,15 @@ def tested(log: PlantedTastes, seed: int) -> pd.DataFrame:
         for one in dealt.values()
     ]
     fitted = fit_segment_rankers(ranker, training, validation, groups, _RANKER, seed)
-    examples = week.after()
-    arms = [*simple_arms(week, examples), ranker_arm("global", "global", ranker, examples)]
+    examples, features = week.after(), week.features_after()
+    baselines, _ = tuned_baselines(week, examples, features, segment_of)
+    arms = [*baselines, ranker_arm("global", "global", ranker, examples)]
     for name, deltas, group in zip(dealt, fitted, groups, strict=True):
         role = "segments" if name == "segments" else "control"
         arms.append(ranker_arm(name, role, ranker, examples, Grouped(deltas, group)))
-    return evaluate(arms, week, examples, segment_of, seed).to_pandas()
+    days = active_days(week.sequences, log.snapshot_us + MICROSECONDS_PER_WEEK)
+    popular = popular_items(features, EvaluationConfig().popular_items)
+    return evaluate(arms, week, examples, segment_of, seed, popular, days).to_pandas()
 
 
 def calibration(strengths: Sequence[float] = STRENGTHS, seeds: Sequence[int] = SEEDS) -> Iterator[Judged]:

@@ -165,6 +165,14 @@ def test_the_code_version_follows_settings_code_and_schema() -> None:
     assert len(others | {version()}) == 4
 
 
+def test_one_key_of_a_section_may_decide_alone() -> None:
+    def version(**changes: object) -> str:
+        config = CONFIG.model_copy(update={"evaluation": CONFIG.evaluation.model_copy(update=changes)})
+        return code_version([tables.RANKING_RESULTS], [], ["evaluation.popular_items"], config)
+
+    assert version(minimum_users=99) == version() != version(popular_items=7)
+
+
 def test_the_sensor_waits_for_files_that_may_still_be_written() -> None:
     def changed(seconds_ago: float) -> SourceFile:
         return SourceFile("/log/a", "a", 1, int((1e9 - seconds_ago) * 1e9), fs.LocalFileSystem(), "/log/a")

@@ -16,7 +16,9 @@ from segflow.evaluation.content import (
     ReportInput,
     SegmentCard,
     SweepRow,
+    TuningRow,
 )
+from segflow.evaluation.groups import Background
 from segflow.evaluation.lists import ListQuality
 from segflow.evaluation.summary import summarize
 from segflow.evaluation.verdict import Role
@@ -28,22 +30,24 @@ ROLES: dict[str, Role] = {
     "popularity_7_days": "baseline",
     "personal_frequency": "baseline",
     "global": "global",
-    "global_extra_training": "control",
+    "global_extra": "control",
     "placebo_1": "control",
     "placebo_2": "control",
     "placebo_3": "control",
     "segments": "segments",
+    "global_shuffled": "diagnostic",
 }
 LEVELS = {
     "popularity": 0.150,
     "popularity_7_days": 0.171,
     "personal_frequency": 0.368,
     "global": 0.372,
-    "global_extra_training": 0.374,
+    "global_extra": 0.374,
     "placebo_1": 0.3735,
     "placebo_2": 0.3738,
     "placebo_3": 0.3729,
     "segments": 0.374,
+    "global_shuffled": 0.369,
 }
 NAMES = {
     "s001": "Frequent high-value, fresh and meat",
@@ -81,11 +85,12 @@ def make_results() -> MakeResults:
         segments = rng.choice(sorted(NAMES), size=users, p=[0.38, 0.31, 0.19, 0.12])
         gain = pd.Series(segments).map(gains or {}).fillna(0.0).to_numpy()
         skill = rng.normal(0.0, 0.16, users)
+        days = np.arange(users) % 97
         frames = []
         for task, scale in (("all", 1.0), ("new", 0.17)):
             for arm, role in ROLES.items():
                 own = rng.normal(0.0, noise, users)
-                for seed in range(1 if role == "baseline" else seeds):
+                for seed in range(1 if role in ("baseline", "diagnostic") else seeds):
                     level = LEVELS[arm] + skill + own + rng.normal(0.0, noise / 3, users)
                     level = (level + (gain if role == "segments" else 0.0)) * scale
                     frames.append(
@@ -97,6 +102,7 @@ def make_results() -> MakeResults:
                                 "seed": seed,
                                 "task": task,
                                 "segment_id": segments,
+                                "active_days": days,
                                 "ranked": True,
                                 "ndcg_10": level,
                                 "recall_10": level * 0.7,
@@ -122,7 +128,7 @@ def report_input(make_results: MakeResults, config: EvaluationConfig) -> ReportI
         title="Complete Journey groceries",
         week="2017-11-20",
         test_week="2017-11-27",
-        summary=summarize(make_results(gains={"s003": 0.02}), ROLES, config, seed=0),
+        summary=summarize(make_results(gains={"s003": 0.02}), ROLES, config, 0, list(NAMES), background()),
         segments=_cards(),
         accounting=Accounting(
             raw=1_469_307,
@@ -154,14 +160,35 @@ def report_input(make_results: MakeResults, config: EvaluationConfig) -> ReportI
             AttributeRow("home_ownership", 0.052, 0.41, 568),
         ],
         lists=[
-            ListQuality("personal_frequency", 0.0, 0.368, 0.981, 7.41, 0.823, 0.651, 0.071),
-            ListQuality("global", 0.0, 0.372, 0.842, 6.93, 0.801, 0.646, 0.083),
-            ListQuality("segments", 0.0, 0.374, 0.871, 7.02, 0.806, 0.647, 0.079),
-            ListQuality("segments", 0.3, 0.373, 0.873, 7.05, 0.823, 0.669, 0.081),
-            ListQuality("segments", 0.7, 0.339, 0.884, 7.21, 0.871, 0.732, 0.102),
+            ListQuality("personal_frequency", 0.0, 0.368, 0.981, 7.41, 0.823, 0.651, 0.071, 0.71, 0.21, 0.19, 0.105),
+            ListQuality("global", 0.0, 0.372, 0.842, 6.93, 0.801, 0.646, 0.083, 0.78, 0.24, 0.19, 0.263),
+            ListQuality("segments", 0.0, 0.374, 0.871, 7.02, 0.806, 0.647, 0.079, 0.77, 0.23, 0.19, 0.211),
+            ListQuality("segments", 0.3, 0.373, 0.873, 7.05, 0.823, 0.669, 0.081, 0.76, 0.23, None, None),
+            ListQuality("segments", 0.7, 0.339, 0.884, 7.21, 0.871, 0.732, 0.102, 0.74, 0.22, 0.19, 0.158),
+        ],
+        tuning=[
+            TuningRow("popularity_7_days", "none", 1407, 0.2477, True),
+            TuningRow("personal_frequency", "half-life 120 days", 1407, 0.3713, True),
+            TuningRow("personal_frequency", "half-life 30 days", 1407, 0.3536, False),
+            TuningRow("ease", "ridge 1000", 0, None, True),
         ],
         versions={"segflow": "0.1.0", "events": "version 41", "user_segments": "version 9", "code": "3fd2a1c"},
         config_excerpt="evaluation:\n  minimum_relative_gain: 0.01\n  confidence: 0.95\nsegments:\n  k: [2, 10]\n",
+    )
+
+
+def background(users: int = 1900) -> Background:
+    """Income is known of half of the users, in four groups of which one is tiny and one small."""
+    income = ["low", "middle", "high", "very high"]
+    known = [
+        (f"u{user:05d}", income[3] if user < 6 else income[2] if user < 60 else income[user % 4 // 2])
+        for user in range(0, users, 2)
+    ]
+    rows = [(user, "income", value) for user, value in known] + [(user, "code", user) for user, _ in known]
+    return Background(
+        attributes=pd.DataFrame(rows, columns=["user_id", "attribute", "value"]),
+        stability={"s001": 0.91, "s002": 0.88, "s003": 0.84},
+        minimum_cell=10,
     )
 
 

@@ -18,6 +18,7 @@ TYPES = {
     "object": dict,
     "array": list,
 }
+CONTAINERS = {"object": dict, "array": list}
 NOTES = {"title", "description", "default", "$defs", "$schema"}
 
 
@@ -40,6 +41,8 @@ def faults(value: Any, whole: Schema, part: Schema | None = None, place: str = "
     if (kind := rules.pop("type")) in TYPES and not (
         isinstance(value, TYPES[kind]) and isinstance(value, bool) == (kind == "boolean")
     ):
+        return [f"{place}: {value!r} is no {kind}"]
+    if kind in CONTAINERS and not isinstance(value, CONTAINERS[kind]):
         return [f"{place}: {value!r} is no {kind}"]
     ok = {
         "enum": lambda allowed: value in allowed,

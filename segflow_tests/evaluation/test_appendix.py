@@ -64,7 +64,7 @@ def test_differences_are_told_in_full(downloads: dict[str, str], report_input: R
     rows = rows_of(downloads, "differences")
     summary = report_input.summary
     expected = [("segments", one) for one in summary.comparisons] + [
-        ("global", one) for one in summary.global_comparisons
+        ("global", one) for one in (*summary.global_comparisons, *summary.diagnostics)
     ]
     for row, (arm, one) in zip(rows, expected, strict=True):
         assert (row["arm"], row["against"], row["is_best_control"]) == (arm, one.against, str(one.is_best_control))

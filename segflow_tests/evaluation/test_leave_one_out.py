@@ -69,7 +69,12 @@ def test_it_is_shown_the_scores_of_the_test(week: RankingWeek) -> None:
     found = LeaveOneOut(first_items(week, examples))
     perfect = np.zeros((len(examples), examples.candidates), np.float32)
     perfect[np.arange(len(examples)), first_items(week, examples)] = 1
-    evaluate([Arm("global", "global", lambda rows: perfect[rows])], week, examples, {}, 0, found)
+    arms = [
+        Arm("global", "global", lambda rows: perfect[rows]),
+        Arm("spoiled", "diagnostic", lambda rows: perfect[rows]),
+    ]
+    nobody = np.zeros(len(week.sequences.user_ids), np.int64)
+    evaluate(arms, week, examples, {}, 0, np.zeros(examples.candidates, bool), nobody, found)
     (row,) = found.table(WEEK_OF).to_pylist()
     assert (row["hit_10"], row["ndcg_10"], row["mrr_10"]) == (1.0, 1.0, 1.0)
 

@@ -38,9 +38,11 @@ def test_verdict_advice_chart_and_arms(report_input: ReportInput) -> None:
     assert summary.verdict.sentence.partition(": ")[2][1:] in page.text
     assert NAMES["s003"] in page.text
     assert f"What to do next: {next_step(summary, NAMES)}" in page.text
+    assert "the 3 placebos" in page.text
+    assert "with the order of histories" in page.text or "the order of a user's history" in page.text
     assert [attributes["src"] for tag, attributes in page.tags if tag == "img"] == [IMAGE]
-    assert sum(tag == "tr" for tag, _ in page.tags) == 1 + len(ROLES)
-    for row in summary.arms:
+    assert sum(tag == "tr" for tag, _ in page.tags) == 1 + len(set(ROLES) - {"global_shuffled"})
+    for row in (row for row in summary.arms if row.role != "diagnostic"):
         assert f"{row.primary.mean:.4f} [{row.primary.low:.4f}, {row.primary.high:.4f}]" in page.text
     best = max((row for row in summary.arms if row.task == "all"), key=lambda row: row.primary.mean)
     assert page.text.split("users")[-1].split("Segments of")[0].split()[0] == best.arm.split("_")[0]

@@ -12,7 +12,7 @@ import pytest
 from segflow import tables
 from segflow.errors import UserError
 from segflow.evaluation.metrics import ranking_metrics
-from segflow.evaluation.protocol import Arm, evaluate, list_qualities
+from segflow.evaluation.protocol import Arm, evaluate, list_qualities, popular_items
 from segflow.rankers.examples import Examples
 from segflow.rankers.features import Pairs
 
@@ -24,6 +24,8 @@ WEEK = SimpleNamespace(
     candidate_ids=tuple(f"i{item}" for item in range(ITEMS)),
     features_after=lambda: SimpleNamespace(pairs=HAD),
 )
+POPULAR = np.arange(ITEMS) < 5
+DAYS = np.arange(USERS) * 3
 SCORES = np.random.default_rng(1).permuted(np.tile(np.arange(ITEMS, dtype=np.float32), (USERS, 1)), axis=1)
 
 
@@ -41,19 +43,39 @@ def make_examples(users: int = USERS) -> Examples:
 
 def rows_of(scores: np.ndarray) -> pa.Table:
     arms = [Arm("global", "global", lambda rows: SCORES[rows]), Arm("segments", "segments", lambda rows: scores[rows])]
-    return evaluate(arms, WEEK, make_examples(), {"u03": "s001"}, seed=5)  # type: ignore[arg-type]
+    return evaluate(arms, WEEK, make_examples(), {"u03": "s001"}, 5, POPULAR, DAYS)  # type: ignore[arg-type]
 
 
 def test_every_user_has_a_row_for_each_arm_and_task_with_every_metric() -> None:
     rows = rows_of(SCORES)
     assert ["week", *rows.column_names] == list(tables.RANKING_RESULTS.column_names)
-    assert rows.num_rows == USERS * 2 * 2
+    # The first two users want nothing but popular items, or items that they had: they are in no such task.
+    wanted, had = (pairs.dense(np.arange(USERS), ITEMS) for pairs in (WANTED, HAD))
+    asked = {"all": wanted, "new": wanted & ~had, "beyond_popular": wanted & ~POPULAR}
+    assert rows.num_rows == 2 * sum(one.any(axis=1).sum() for one in asked.values())
+    assert rows.num_rows < USERS * 2 * 3
     assert pc.all(rows["ranked"]).as_py()
     assert set(rows.filter(pc.equal(rows["user_id"], "u03"))["segment_id"].to_pylist()) == {"s001"}
-    wanted = WANTED.dense(np.arange(USERS), ITEMS)
     of_all = rows.filter((pc.field("task") == "all") & (pc.field("arm") == "segments")).sort_by("user_id")
     for name, values in ranking_metrics(SCORES, wanted).items():
         np.testing.assert_allclose(of_all[name], values)
+    np.testing.assert_array_equal(of_all["active_days"], DAYS)
+
+
+def test_beyond_the_popular_items_the_rest_is_ranked_as_if_they_were_not_there() -> None:
+    rows = rows_of(SCORES)
+    found = rows.filter((pc.field("task") == "beyond_popular") & (pc.field("arm") == "segments")).sort_by("user_id")
+    wanted = WANTED.dense(np.arange(USERS), ITEMS)[:, ~POPULAR]
+    asked = wanted.any(axis=1)
+    for name, values in ranking_metrics(SCORES[asked][:, ~POPULAR], wanted[asked]).items():
+        np.testing.assert_allclose(found[name], values)
+    np.testing.assert_array_equal(found["relevant"], wanted.sum(axis=1)[asked])
+
+
+def test_the_most_popular_items_are_those_of_the_last_week_and_no_other() -> None:
+    features = SimpleNamespace(popularity=np.array([0, 3, 7, 0, 3, 1, 0, 3], np.float32))
+    assert np.flatnonzero(popular_items(features, 3)).tolist() == [1, 2, 4]  # type: ignore[arg-type]
+    assert np.flatnonzero(popular_items(features, 50)).tolist() == [1, 2, 4, 5, 7]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -82,4 +104,4 @@ def test_lists_of_users_whose_scores_are_no_numbers_are_judged_like_others() -> 
 
 def test_a_test_week_without_anybody_is_the_users_mistake() -> None:
     with pytest.raises(UserError, match="no event with a candidate item"):
-        evaluate([], WEEK, make_examples(users=0), {}, seed=0)  # type: ignore[arg-type]
+        evaluate([], WEEK, make_examples(users=0), {}, 0, POPULAR, DAYS)  # type: ignore[arg-type]

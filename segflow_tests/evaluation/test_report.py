@@ -59,7 +59,7 @@ def test_the_page_says_what_the_summary_says(report_input: ReportInput) -> None:
     summary = report_input.summary
     assert summary.verdict.sentence.partition(": ")[2][1:] in page.text
     for row in summary.arms:
-        assert f"{row.primary.mean:.4f}" in page.text
+        assert (f"{row.primary.mean:.4f}" if row.role != "diagnostic" else f"{row.primary.mean:.6g}") in page.text
     for card in report_input.segments:
         assert card.name in page.text
     for reason, count in report_input.accounting.quarantined.items():

@@ -22,9 +22,11 @@ from segflow.defs.reading import (
     candidate_vectors,
     control_groups,
     global_ranker_of,
+    microseconds,
     ranking_week,
     segment_groups,
     segments_of,
+    stability_of,
 )
 from segflow.defs.step import Step
 from segflow.sql import load
@@ -36,6 +38,7 @@ GROUP = "evaluation"
     tables.RANKING_RESULTS,
     tables.LIST_QUALITY,
     tables.LEAVE_ONE_OUT,
+    tables.ARM_TUNING,
     group=GROUP,
     reads={
         tables.EVENTS: HISTORY_AND_TEST,
@@ -50,37 +53,51 @@ GROUP = "evaluation"
     partitions=WEEKLY,
     code=[
         "rankers",
+        "evaluation/baselines.py",
+        "evaluation/diagnostics.py",
         "evaluation/protocol.py",
         "evaluation/metrics.py",
         "evaluation/lists.py",
         "evaluation/leave_one_out.py",
     ],
-    settings=["rankers", "seed"],
+    settings=["rankers", "seed", "evaluation.popular_items"],
     kinds=["python"],
 )
 def ranking_results(step: Step) -> None:
     """The test week is the one after the snapshot week; it was seen by nothing that is tested."""
+    from segflow.evaluation.baselines import tuned_baselines
+    from segflow.evaluation.diagnostics import active_days, shuffled_arm
     from segflow.evaluation.leave_one_out import LeaveOneOut, first_items
-    from segflow.evaluation.protocol import evaluate, list_qualities, ranker_arm, simple_arms
+    from segflow.evaluation.protocol import evaluate, list_qualities, popular_items, ranker_arm
 
     week, ranker, segment_of = ranking_week(step), global_ranker_of(step), segments_of(step)
-    examples = week.after()
+    examples, features = week.after(), week.features_after()
     controls = control_groups(step, week.sequences.user_ids)
+    baselines, tuning = tuned_baselines(week, examples, features, segment_of)
     arms = [
-        *simple_arms(week, examples),
+        *baselines,
         ranker_arm("global", "global", ranker, examples),
         *(ranker_arm(name, "control", ranker, examples, grouped) for name, grouped in controls.items()),
         ranker_arm("segments", "segments", ranker, examples, segment_groups(step, week.sequences.user_ids)),
+        shuffled_arm(week, examples, ranker, step.config.seed),
     ]
+    popular = popular_items(features, step.config.evaluation.popular_items)
+    days = active_days(week.sequences, microseconds(step.week + timedelta(days=7)))
     one_out = LeaveOneOut(first_items(week, examples))
-    rows = evaluate(arms, week, examples, segment_of, step.config.seed, one_out)
+    rows = evaluate(arms, week, examples, segment_of, step.config.seed, popular, days, one_out)
     categories = {row["item_id"]: (row["category"] or ["none"])[0] for row in step.read(tables.ITEMS).to_pylist()}
     qualities = list_qualities(arms, week, examples, categories, candidate_vectors(step, week))
-    lists = [{"week": step.week, **asdict(one)} for one in qualities]
     step.note(test_users=len(examples), candidates=examples.candidates)
+    step.note(**{f"tuned/{one.arm}": one.settings for one in tuning if one.chosen})
+    step.run.metrics(
+        {f"tuned.{one.arm}.ndcg_10": one.ndcg_10 for one in tuning if one.chosen and one.ndcg_10 is not None}
+    )
     step.write(tables.RANKING_RESULTS, rows.add_column(0, "week", pa.array([step.week] * rows.num_rows, pa.date32())))
     step.write(tables.LEAVE_ONE_OUT, one_out.table(step.week))
-    step.write(tables.LIST_QUALITY, pa.Table.from_pylist(lists, schema=tables.LIST_QUALITY.arrow))
+    for table, found in ((tables.LIST_QUALITY, qualities), (tables.ARM_TUNING, tuning)):
+        step.write(
+            table, pa.Table.from_pylist([{"week": step.week, **asdict(one)} for one in found], schema=table.arrow)
+        )
 
 
 @materializes(
@@ -89,6 +106,8 @@ def ranking_results(step: Step) -> None:
     reads={
         tables.RANKING_RESULTS: SAME_WEEK,
         tables.LIST_QUALITY: SAME_WEEK,
+        tables.ARM_TUNING: SAME_WEEK,
+        tables.USERS: SNAPSHOT,
         tables.REPRESENTATION_PROBE: SAME_WEEK,
         tables.SEGMENTATION: SAME_WEEK,
         tables.SEGMENT_LEDGER: THIS_AND_EARLIER_WEEKS,
@@ -104,6 +123,7 @@ def ranking_results(step: Step) -> None:
         "evaluation/report.html.jinja",
         "evaluation/chart.css.jinja",
         "evaluation/rows_by_outcome.sql",
+        "segments/clustering.py",
         "segments/page_ledger.sql",
         "pages",
         "pages/page.css.jinja",
@@ -131,6 +151,9 @@ def evaluation_report(step: Step) -> None:
         sweep=step.read(tables.SEGMENTATION).to_pylist(),
         probe=step.read(tables.REPRESENTATION_PROBE).to_pylist(),
         lists=step.read(tables.LIST_QUALITY).to_pylist(),
+        tuning=step.read(tables.ARM_TUNING).to_pylist(),
+        attributes=step.read(tables.USERS).to_pandas(),
+        stability=stability_of(step),
         rows=step.query(load("evaluation/rows_by_outcome.sql")).to_pylist(),
         pictures=step.read(tables.SEGMENT_PAGE, ["pictures"])["pictures"][0].as_py(),
         # Not table versions: those also count what other weeks wrote meanwhile, and the same page would never come twice.

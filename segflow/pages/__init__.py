@@ -1,6 +1,7 @@
 """What the pages share: one style sheet, how numbers are spelled, the escaping of every value, and the writing of the file.
 
-What does not live here: any page. A page loads nothing from elsewhere and holds no script.
+What does not live here: any page. A page loads nothing from elsewhere, and runs no script unless it shows interactive charts
+(vega.py).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Charts of the report as inline SVG, coloured by the page's own style sheet.
+"""Charts of the report as inline SVG, coloured by the page's own style sheet, each with its data for the interactive form.
 
-What lives here: geometry and markup of each chart. What does not: the choice of what is drawn (report.py) and the
-colours (chart.css.jinja, pages/page.css.jinja). Every text goes through `Markup.format`, which escapes it.
+What lives here: geometry and markup of each chart. What does not: the choice of what is drawn (drawings.py), how a page makes
+a chart interactive (interactive.py) and the colours (chart.css.jinja, pages/page.css.jinja). Every text goes through
+`Markup.format`, and data through `htmlsafe_json_dumps`, which escape it.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
+from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from segflow.pages import environment, light_colours
@@ -23,10 +26,20 @@ _CAPTION_SPACE = 34
 _NARROW_SPACE = 8
 _BOTTOM = 34
 
+_KINDS = {
+    "segments": "rankers per segment",
+    "global": "one ranker for everyone",
+    "control": "control, same extra training",
+    "baseline": "simple baseline",
+}
+
 
 @dataclass(frozen=True)
 class Interval:
-    """One row of a dot-and-whisker plot; `kind` becomes a CSS class, `text` stands at the right."""
+    """One row of a dot-and-whisker plot; `kind` becomes a CSS class, `text` stands at the right.
+
+    `facts` are further figures, a name and a text each, told where one points at the row.
+    """
 
     label: str
     mean: float
@@ -34,6 +47,12 @@ class Interval:
     high: float
     kind: str
     text: str
+    facts: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def aloud(self) -> str:
+        """All that the row says, in one line."""
+        return "; ".join([f"{self.label}: {self.text}", *(f"{name} {text}" for name, text in self.facts)])
 
 
 @dataclass(frozen=True)
@@ -45,8 +64,11 @@ class Line:
     kind: str
 
 
-def interval_plot(rows: Sequence[Interval], lines: Sequence[Line], description: str) -> Markup:
-    """Dot-and-whisker plot, one row per interval on a common axis; `description` is what a screen reader says."""
+def interval_plot(rows: Sequence[Interval], lines: Sequence[Line], title: str) -> Markup:
+    """Dot-and-whisker plot, one row per interval on a common axis.
+
+    `title` says in words what is drawn; a screen reader says it, and the rows after it. Rows of several kinds get a legend.
+    """
     values = [value for row in rows for value in (row.low, row.high)] + [line.value for line in lines]
     ticks = axis_ticks(min(values), max(values))
     left, right = _LABEL_WIDTH, _WIDTH - _VALUE_WIDTH
@@ -60,7 +82,9 @@ def interval_plot(rows: Sequence[Interval], lines: Sequence[Line], description: 
     height = bottom + _BOTTOM
     digits = max(0, -math.floor(math.log10(ticks[1] - ticks[0]) + 1e-9))
     parts = [
-        Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(_WIDTH, height, description)
+        Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(
+            _WIDTH, height, f"{title}: " + "; ".join(f"{row.label} {row.text}" for row in rows)
+        )
     ]
     for tick in ticks:
         parts.append(
@@ -69,22 +93,17 @@ def interval_plot(rows: Sequence[Interval], lines: Sequence[Line], description: 
                 x(tick), bottom + 20, f"{tick + 0.0:.{digits}f}".replace("-", "−")
             )
         )
-    for line in lines:
-        parts.append(
-            Markup('<line class="reference {3}" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>').format(
-                x(line.value), top - 8, bottom, line.kind
-            )
-            + Markup('<text class="caption {}" x="{}" y="{}" text-anchor="{}">{}</text>').format(
-                line.kind,
-                x(line.value),
-                top - 14,
-                "start" if line.kind == "needed" else "end",
-                line.caption,
-            )
-        )
+    parts.extend(_reference(line, x(line.value), top, bottom) for line in lines)
     for position, row in enumerate(rows):
         parts.append(_interval_row(row, x(row.low), x(row.mean), x(row.high), top + _ROW_HEIGHT * (position + 0.5)))
-    return Markup("").join([*parts, Markup("</svg>")])
+    data = {
+        "form": "intervals",
+        "title": title,
+        "axis": [ticks[0], ticks[-1]],
+        "rows": [{**asdict(row), "aloud": row.aloud} for row in rows],
+        "lines": [asdict(line) for line in lines],
+    }
+    return _plot(Markup("").join([*parts, Markup("</svg>")]), data, [row.kind for row in rows])
 
 
 @dataclass(frozen=True)
@@ -97,8 +116,8 @@ class Point:
     text: str
 
 
-def curve_plot(points: Sequence[Point], axes: tuple[str, str], description: str) -> Markup:
-    """Points joined in their order; `axes` name what goes right and up."""
+def curve_plot(points: Sequence[Point], axes: tuple[str, str], title: str) -> Markup:
+    """Points joined in their order; `axes` name what goes right and up, `title` says in words what is drawn."""
     left, right, top, bottom = 90, _WIDTH - 120, 26, 250
     across = axis_ticks(min(point.x for point in points), max(point.x for point in points))
     up = axis_ticks(min(point.y for point in points), max(point.y for point in points))
@@ -110,7 +129,7 @@ def curve_plot(points: Sequence[Point], axes: tuple[str, str], description: str)
 
     parts = [
         Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(
-            _WIDTH, bottom + 46, description
+            _WIDTH, bottom + 46, f"{title}: " + "; ".join(point.text for point in points)
         )
     ]
     for tick in across:
@@ -137,25 +156,53 @@ def curve_plot(points: Sequence[Point], axes: tuple[str, str], description: str)
             Markup('<g><title>{}</title><circle cx="{}" cy="{}" r="5"/></g>').format(point.text, x, y)
             + Markup('<text class="value" x="{}" y="{}">{}</text>').format(x + 9, y - 7, point.label)
         )
-    return Markup("").join([*parts, Markup("</g></svg>")])
+    data = {
+        "form": "curve",
+        "title": title,
+        "across": [across[0], across[-1]],
+        "up": [up[0], up[-1]],
+        "axes": axes,
+        "points": [{**asdict(point), "aloud": point.text} for point in points],
+    }
+    return _plot(Markup("").join([*parts, Markup("</g></svg>")]), data, [])
+
+
+def _plot(drawing: Markup, data: dict[str, Any], kinds: Sequence[str]) -> Markup:
+    """The drawing with its data; a page that can run scripts shows the interactive form of them in its place."""
+    named = Markup("").join(
+        Markup('<li class="{0}" data-kind="{0}">{1}</li>').format(kind, _KINDS.get(kind, kind))
+        for kind in sorted(set(kinds), key=lambda kind: (*_KINDS, kind).index(kind))
+    )
+    legend = Markup('<ul class="legend">{}</ul>').format(named) if len(set(kinds)) > 1 else Markup("")
+    return Markup('<div class="plot">{}{}<script type="application/json">{}</script></div>').format(
+        drawing, legend, htmlsafe_json_dumps(data, allow_nan=False, sort_keys=False)
+    )
 
 
 def standalone(chart: Markup) -> str:
-    """A chart as an SVG file of its own: on white, with the colours of a light page."""
-    found = re.search(r'viewBox="0 0 (\d+) (\d+)"', chart)
+    """The drawing of a chart as an SVG file of its own: on white, with the colours of a light page."""
+    found = re.search(r'<svg class="chart" viewBox="0 0 (\d+) (\d+)".*</svg>', chart, re.DOTALL)
     if found is None:
-        raise ValueError("a chart begins with its viewBox")
+        raise ValueError("a chart holds a drawing")
     style = light_colours() + environment("segflow.evaluation").get_template("chart.css.jinja").render()
     start = f'<svg xmlns="http://www.w3.org/2000/svg" width="{found[1]}" height="{found[2]}"'
     font = 'text { font-family: system-ui, "Liberation Sans", sans-serif; } svg.chart { background: var(--panel); }'
-    return str(chart).replace("<svg", start, 1).replace(">", f"><style>{style}{font}</style>", 1)
+    return found[0].replace("<svg", start, 1).replace(">", f"><style>{style}{font}</style>", 1)
+
+
+def _reference(line: Line, x: float, top: int, bottom: int) -> Markup:
+    return Markup('<line class="reference {3}" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>').format(
+        x, top - 8, bottom, line.kind
+    ) + Markup('<text class="caption {}" x="{}" y="{}" text-anchor="{}">{}</text>').format(
+        line.kind, x, top - 14, "start" if line.kind == "needed" else "end", line.caption
+    )
 
 
 def _interval_row(row: Interval, low: float, mean: float, high: float, y: float) -> Markup:
     return (
-        Markup('<g class="{}"><title>{}: {}</title>').format(row.kind, row.label, row.text)
+        Markup('<g class="{}"><title>{}</title>').format(row.kind, row.aloud)
         + Markup('<text class="label" x="{}" y="{}" text-anchor="end">{}</text>').format(
-            _LABEL_WIDTH - 14, y + 4.5, shortened(row.label, 34)
+            _LABEL_WIDTH - 14, y + 4.5, shortened(row.label, 30)
         )
         + Markup('<line class="whisker" x1="{}" x2="{}" y1="{y}" y2="{y}"/>').format(low, high, y=y)
         + Markup('<line class="cap" x1="{x}" x2="{x}" y1="{}" y2="{}"/>').format(y - 4, y + 4, x=low)

@@ -13,14 +13,36 @@ from segflow.evaluation.charts import Interval, Line, Point, curve_plot, interva
 from segflow.evaluation.content import TASK_TITLES, LedgerRow
 from segflow.evaluation.lists import ListQuality
 from segflow.evaluation.statistics import Estimate
-from segflow.evaluation.summary import PRIMARY_TASK, EvaluationSummary
+from segflow.evaluation.summary import PRIMARY_TASK, ArmRow, EvaluationSummary
 from segflow.evaluation.verdict import plain_name, signed
 from segflow.pages import percent
 
+Facts = tuple[tuple[str, str], ...]
 
-def _difference(label: str, estimate: Estimate, kind: str) -> Interval:
-    text = f"{signed(estimate.mean)}  [{signed(estimate.low)}, {signed(estimate.high)}]"
-    return Interval(label, estimate.mean, estimate.low, estimate.high, kind, text)
+
+def spelled(estimate: Estimate) -> str:
+    """A difference and its interval."""
+    return f"{signed(estimate.mean)}  [{signed(estimate.low)}, {signed(estimate.high)}]"
+
+
+def difference_row(label: str, estimate: Estimate, kind: str, facts: Facts = ()) -> Interval:
+    """A difference as a row of a chart; `facts` are told besides how many users it rests on."""
+    facts = (
+        *facts,
+        ("detectable difference", f"{estimate.minimum_detectable_effect:.4f}"),
+        ("users", f"{estimate.users:,}"),
+    )
+    return Interval(label, estimate.mean, estimate.low, estimate.high, kind, spelled(estimate), facts)
+
+
+def metric_title(metric: str) -> str:
+    """The name of a metric as one writes it: NDCG@10 of `ndcg_10`."""
+    name, _, cut = metric.partition("_")
+    return (name.upper() if name in ("ndcg", "mrr", "map") else name.capitalize()) + (f"@{cut}" if cut else "")
+
+
+def _p_value(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _reference_lines(summary: EvaluationSummary) -> list[Line]:
@@ -30,15 +52,19 @@ def _reference_lines(summary: EvaluationSummary) -> list[Line]:
 def differences_chart(summary: EvaluationSummary) -> Markup:
     """Against the global ranker and every control; simple baselines lie far off and would flatten the scale."""
     rows = [
-        _difference(plain_name(row.against) + (" (best)" if row.is_best_control else ""), row.difference, row.role)
+        difference_row(
+            plain_name(row.against) + (" (best)" if row.is_best_control else ""),
+            row.difference,
+            row.role,
+            (("p", _p_value(row.difference.p_value)),),
+        )
         for row in summary.comparisons
         if row.task == PRIMARY_TASK and row.role != "baseline"
     ]
     return interval_plot(
         rows,
         _reference_lines(summary),
-        "Difference in NDCG@10 between the rankers per segment and each control, with intervals: "
-        + "; ".join(f"{row.label} {row.text}" for row in rows),
+        "Difference in NDCG@10 between the rankers per segment and each control, with intervals",
     )
 
 
@@ -50,7 +76,7 @@ def first_chart(summary: EvaluationSummary) -> Markup:
     if summary.verdict.segmented:
         return differences_chart(summary)
     rows = [
-        _difference(plain_name(row.against), row.difference, "global")
+        difference_row(plain_name(row.against), row.difference, "global", (("p", _p_value(row.difference.p_value)),))
         for row in summary.global_comparisons
         if row.task == PRIMARY_TASK
     ]
@@ -59,8 +85,7 @@ def first_chart(summary: EvaluationSummary) -> Markup:
     return interval_plot(
         rows,
         [Line(0.0, "no difference", "zero")],
-        "Difference in NDCG@10 between the global ranker and each simple baseline: "
-        + "; ".join(f"{row.label} {row.text}" for row in rows),
+        "Difference in NDCG@10 between the global ranker and each simple baseline",
     )
 
 
@@ -85,20 +110,40 @@ def arms_chart(summary: EvaluationSummary, task: str) -> Markup:
             row.primary.high,
             row.role,
             f"{row.primary.mean:.4f}  [{row.primary.low:.4f}, {row.primary.high:.4f}]",
+            _facts(row),
         )
         for row in sorted(summary.arms, key=lambda row: -row.primary.mean)
         if row.task == task and row.role != "diagnostic"
     ]
-    title = TASK_TITLES.get(task, task)
-    return interval_plot(
-        rows, [], f"{title}: mean NDCG@10 of each arm. " + "; ".join(f"{row.label} {row.text}" for row in rows)
-    )
+    return interval_plot(rows, [], f"Mean NDCG@10 of each arm, {TASK_TITLES.get(task, task).lower()}")
+
+
+def _facts(row: ArmRow) -> Facts:
+    """What else is told of an arm: the other metrics at the same cut; those at other cuts are in the table."""
+    told = {name: value for name, value in row.metrics.items() if name.endswith("_10") and name != "ndcg_10"}
+    metrics = ((metric_title(name), f"{value:.3f}") for name, value in told.items())
+    spread = (("seed spread", f"{row.seed_spread:.4f}"),) if row.seed_spread is not None else ()
+    return (*metrics, ("seeds", str(row.seeds)), *spread, ("users", f"{row.primary.users:,}"))
 
 
 def segments_chart(summary: EvaluationSummary, names: Mapping[str, str]) -> Markup:
     """The difference to the best control in each segment; empty where none could be tested."""
+    found = {one.segment_id: one for one in summary.verdict.decisions}
     rows = [
-        _difference(names.get(row.segment_id, row.segment_id), row.difference, "segments")
+        difference_row(
+            names.get(row.segment_id, row.segment_id),
+            row.difference,
+            "segments",
+            (
+                ("own ranker", f"{row.segments_mean:.4f}"),
+                ("best control", f"{row.control_mean:.4f}"),
+                *(
+                    (("corrected p", _p_value(one.adjusted_p_value)), ("finding", one.decision))
+                    if (one := found.get(row.segment_id))
+                    else ()
+                ),
+            ),
+        )
         for row in summary.segments
         if row.task == PRIMARY_TASK and row.difference is not None
     ]
@@ -107,15 +152,14 @@ def segments_chart(summary: EvaluationSummary, names: Mapping[str, str]) -> Mark
     return interval_plot(
         rows,
         _reference_lines(summary),
-        "Difference in NDCG@10 to the best control in each segment: "
-        + "; ".join(f"{row.label} {row.text}" for row in rows),
+        "Difference in NDCG@10 to the best control in each segment",
     )
 
 
 def size_chart(summary: EvaluationSummary, names: Mapping[str, str]) -> Markup:
     """The same, from the largest segment to the smallest; empty for less than two that could be tested."""
     rows = [
-        _difference(
+        difference_row(
             f"{shortened(names.get(row.segment_id, row.segment_id), 16)}, {row.difference.users:,} users",
             row.difference,
             "segments",
@@ -128,8 +172,7 @@ def size_chart(summary: EvaluationSummary, names: Mapping[str, str]) -> Markup:
     return interval_plot(
         rows,
         _reference_lines(summary),
-        "Difference in NDCG@10 to the best control by the size of the segment, the largest first: "
-        + "; ".join(f"{row.label} {row.text}" for row in rows),
+        "Difference in NDCG@10 to the best control by the size of the segment, the largest first",
     )
 
 

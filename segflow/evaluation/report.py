@@ -2,7 +2,7 @@
 
 What lives here: the rendering. What does not: the shapes of what it shows (content.py), any computation of results (summary.py
 and the earlier stages), its charts (drawings.py), its tables for download (appendix.py). The page loads nothing from
-elsewhere, holds no script, and escapes every value, since names and titles come from data.
+elsewhere, runs no script but those of its charts, and escapes every value, since names and titles come from data.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from segflow.evaluation.drawings import (
     arms_chart,
     first_caption,
     first_chart,
+    metric_title,
     segments_chart,
     size_chart,
     sparklines,
     trade_off_chart,
 )
 from segflow.evaluation.groups import size_sentence
+from segflow.evaluation.interactive import page_scripts
 from segflow.evaluation.lists import ListQuality
 from segflow.evaluation.summary import PRIMARY_TASK, Comparison, EvaluationSummary
 from segflow.evaluation.verdict import plain_name, signed, signed_percent
@@ -44,7 +46,8 @@ def render(report: ReportInput) -> str:
     """The page as HTML text. The same input gives the same text."""
     names = report.segment_names()
     pages = environment("segflow.evaluation")
-    pages.filters.update(signed=signed, signed_percent=signed_percent, plain=plain_name)
+    pages.filters.update(signed=signed, signed_percent=signed_percent, plain=plain_name, metric_title=metric_title)
+    charts = {task: arms_chart(report.summary, task) for task in report.summary.users_by_task}
     return pages.get_template("report.html.jinja").render(
         report=report,
         summary=report.summary,
@@ -57,10 +60,11 @@ def render(report: ReportInput) -> str:
         primary_task=PRIMARY_TASK,
         placebo_range=_control_range(report.summary),
         next_step=next_step(report.summary, names),
+        scripts=page_scripts(*charts.values()),
         first_chart=first_chart(report.summary),
         first_caption=first_caption(report.summary),
         best_baseline=_best_baseline(report.summary),
-        arm_charts={task: arms_chart(report.summary, task) for task in report.summary.users_by_task},
+        arm_charts=charts,
         segments_chart=segments_chart(report.summary, names),
         size_chart=size_chart(report.summary, names),
         size_sentence=size_sentence(report.summary.gain_by_size) if report.summary.gain_by_size else "",

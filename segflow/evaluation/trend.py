@@ -15,8 +15,10 @@ import pandas as pd
 from markupsafe import Markup
 
 from segflow.config import Config
-from segflow.evaluation.charts import Interval, Line, interval_plot, standalone
+from segflow.evaluation.charts import Line, interval_plot, standalone
 from segflow.evaluation.content import heading, statement
+from segflow.evaluation.drawings import difference_row, spelled
+from segflow.evaluation.interactive import page_scripts
 from segflow.evaluation.leave_one_out import ArmLeaveOneOut, averaged
 from segflow.evaluation.pooling import Pooled, pool
 from segflow.evaluation.statistics import Estimate
@@ -68,7 +70,7 @@ def trend_lines(rows: Sequence[TrendRow]) -> Iterator[str]:
     yield "week".ljust(12) + "best arm, NDCG@10".ljust(48) + "segments minus best control".ljust(34) + "verdict"
     for row in rows:
         best = f"{plain_name(row.best_arm)} {row.best.mean:.4f} [{row.best.low:.4f}, {row.best.high:.4f}]"
-        found = _spelled(row.difference) if row.difference else "no segments"
+        found = spelled(row.difference) if row.difference else "no segments"
         yield row.week.ljust(12) + best.ljust(48) + found.ljust(34) + row.verdict
 
 
@@ -107,10 +109,12 @@ def render_trend(
     names = names or {}
     pages = environment("segflow.evaluation")
     pages.filters.update(signed=signed, plain=plain_name)
+    chart = trend_chart(rows, pooled)
     return pages.get_template("trend.html.jinja").render(
         title=title,
         rows=rows,
-        chart=trend_chart(rows, pooled),
+        chart=chart,
+        scripts=page_scripts(chart),
         pooled=pooled,
         heading=heading(pooled.summary, names) if pooled else "",
         statement=statement(pooled.summary) if pooled else "",
@@ -167,31 +171,28 @@ def trend_markdown(rows: Sequence[TrendRow], pooled: Pooled, names: Mapping[str,
         parts.append(f"![Rankers per segment minus the best control, by week]({image})")
     table = ["| week | segments minus best control | verdict |", "| --- | --- | --- |"]
     for row in rows:
-        found = _spelled(row.difference) if row.difference else "no segments"
+        found = spelled(row.difference) if row.difference else "no segments"
         table.append(f"| {row.week} | {escaped(found)} | {escaped(row.verdict)} |")
     return "\n\n".join([*parts, "\n".join(table)]) + "\n"
 
 
 def trend_chart(rows: Sequence[TrendRow], pooled: Pooled | None = None) -> Markup:
     """A line for each week, and one for the pooled weeks if they are several. Empty when no week had segments."""
-    found = {row.week: row.difference for row in rows if row.difference is not None}
-    if pooled and found and len(pooled.weeks) > 1:
-        found[f"{len(pooled.weeks)} weeks together"] = _overall(pooled)
-    if not found:
+    drawn = [
+        difference_row(
+            row.week, row.difference, "segments", (("verdict", row.verdict), ("against", plain_name(row.against)))
+        )
+        for row in rows
+        if row.difference is not None
+    ]
+    if not drawn:
         return Markup("")
-    drawn = [Interval(week, one.mean, one.low, one.high, "segments", _spelled(one)) for week, one in found.items()]
-    return interval_plot(
-        drawn,
-        [Line(0.0, "no difference", "zero")],
-        "Rankers per segment minus the best control, NDCG@10, by week: "
-        + "; ".join(f"{row.label} {row.text}" for row in drawn),
-    )
+    if pooled and len(pooled.weeks) > 1:
+        drawn.append(difference_row(f"{len(pooled.weeks)} weeks together", _overall(pooled), "segments"))
+    lines = [Line(0.0, "no difference", "zero")]
+    return interval_plot(drawn, lines, "Rankers per segment minus the best control, NDCG@10, by week")
 
 
 def _overall(pooled: Pooled) -> Estimate:
     rows = pooled.summary.comparisons
     return next(row.difference for row in rows if row.task == PRIMARY_TASK and row.is_best_control)
-
-
-def _spelled(estimate: Estimate) -> str:
-    return f"{signed(estimate.mean)}  [{signed(estimate.low)}, {signed(estimate.high)}]"

@@ -165,7 +165,8 @@ def test_the_page_puts_the_pooled_verdict_first_and_is_self_contained() -> None:
         assert text in page.text
     assert "No verdict and no champion rests on it" in page.text
     assert "0.4000" in page.text
-    assert not {tag for tag, _ in page.tags} & {"script", "link", "img", "iframe"}
+    assert not {tag for tag, _ in page.tags} & {"link", "img", "iframe"}
+    assert page.runs_only_its_own()
     (chart,) = (str(attributes["aria-label"]) for tag, attributes in page.tags if tag == "svg")
     assert f"3 weeks together {signed(verdict.difference)}" in chart
     shown = found.markdown("chart.svg")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
-from typing import get_args
+from importlib.resources import files
+from typing import Any, get_args
 
 import pandas as pd
 import pytest
@@ -19,6 +23,7 @@ from segflow.evaluation.content import Accounting, LedgerRow, ReportInput, Segme
 from segflow.evaluation.report import render
 from segflow.evaluation.summary import summarize
 from segflow.evaluation.verdict import Outcome
+from segflow.pages.vega import vega
 from segflow.segments.drawing import Picture
 
 from .conftest import NAMES, ROLES, MakeResults
@@ -28,13 +33,15 @@ VOID = {"meta", "link", "img", "br", "hr", "input"}
 
 
 class Page(HTMLParser):
-    """Collects tags, attributes and text; fails on tags that do not nest."""
+    """Collects tags, attributes, text and apart from it scripts; fails on tags that do not nest."""
 
     def __init__(self, text: str) -> None:
         super().__init__(convert_charrefs=True)
         self.open: list[str] = []
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.text = ""
+        self.programs: list[str] = []
+        self.data: list[Any] = []
         self.feed(text)
         assert not self.open, f"never closed: {self.open}"
 
@@ -51,7 +58,29 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        self.text += data
+        if self.open[-1:] != ["script"]:
+            self.text += data
+        elif self.tags[-1][1].get("type") == "application/json":
+            self.data.append(json.loads(data))
+        else:
+            self.programs.append(data)
+
+    def runs_only_its_own(self) -> bool:
+        """Whether the policy names the page's scripts, which are those of the charts, and nothing else may run or be loaded."""
+        policy = next(
+            attributes["content"] for tag, attributes in self.tags if tag == "meta" and "http-equiv" in attributes
+        )
+        hashes = [base64.b64encode(hashlib.sha256(one.encode()).digest()).decode() for one in self.programs]
+        script = "; script-src" + "".join(f" 'sha256-{one}'" for one in hashes)
+        own = [vega(), files("segflow.evaluation").joinpath("charts.js").read_text(encoding="utf-8")]
+        return self.programs in ([], own) and policy == "default-src 'none'; style-src 'unsafe-inline'" + (
+            script if hashes else ""
+        )
+
+
+def shown(html: str) -> str:
+    """The page without its scripts, to look for what must not be in it."""
+    return re.sub(r"<script.*?</script>", "", html, flags=re.DOTALL)
 
 
 def test_the_page_says_what_the_summary_says(report_input: ReportInput) -> None:
@@ -79,8 +108,11 @@ def test_the_verdict_comes_first(report_input: ReportInput) -> None:
 def test_nothing_is_loaded_from_elsewhere(report_input: ReportInput) -> None:
     html = render(report_input)
     page = Page(html)
-    assert not {tag for tag, _ in page.tags} & {"script", "link", "img", "iframe", "object", "embed", "base"}
-    assert not re.search(r"url\(|@import|https?://", html)
+    assert not {tag for tag, _ in page.tags} & {"link", "img", "iframe", "object", "embed", "base"}
+    assert not [attributes for tag, attributes in page.tags if tag == "script" and "src" in attributes]
+    assert not re.search(r"url\(|@import|https?://", shown(html))
+    assert page.runs_only_its_own()
+    assert len(html.encode()) < 3_000_000
     links = [attributes for tag, attributes in page.tags if tag == "a"]
     targets = [str(link["href"]) for link in links if "download" not in link]
     ids = {attributes.get("id") for _, attributes in page.tags}
@@ -117,7 +149,8 @@ def test_hostile_names_and_titles_are_text(report_input: ReportInput) -> None:
         )
     )
     page = Page(html)
-    assert not {tag for tag, _ in page.tags} & {"script", "img"}
+    assert "img" not in {tag for tag, _ in page.tags}
+    assert page.runs_only_its_own()
     assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
     assert page.text.count(HOSTILE) >= 10
 

@@ -71,11 +71,14 @@ def test_page_and_text_tell_every_row(rows: list[TrendRow]) -> None:
 
 def test_the_page_is_self_contained_and_names_are_text(weeks: Weeks) -> None:
     page = Page(render_trend(trend(weeks, {"s003": HOSTILE}), HOSTILE))
-    assert not {tag for tag, _ in page.tags} & {"script", "link", "img", "iframe"}
+    assert not {tag for tag, _ in page.tags} & {"link", "img", "iframe"}
+    assert page.runs_only_its_own()
+    assert len(page.programs) == 2
     assert page.text.count(HOSTILE) >= 2
 
 
 def test_without_any_segments_there_is_no_chart(weeks: Weeks) -> None:
     page = Page(render_trend(trend({"2017-11-27": weeks["2017-11-27"]}, {}), "One week"))
     assert "No week had segments to test" in page.text
-    assert not [tag for tag, _ in page.tags if tag == "svg"]
+    assert not [tag for tag, _ in page.tags if tag in ("svg", "script")]
+    assert page.runs_only_its_own()

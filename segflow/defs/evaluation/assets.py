@@ -32,6 +32,15 @@ from segflow.defs.step import Step
 from segflow.sql import load
 
 GROUP = "evaluation"
+# What else makes the charts of a page.
+CHART_FILES = [
+    "evaluation/chart.css.jinja",
+    "evaluation/interactive.css.jinja",
+    "evaluation/charts.js",
+    "evaluation/intervals.vega.json",
+    "evaluation/curve.vega.json",
+    "pages/vega.licences.txt",
+]
 
 
 @materializes(
@@ -121,7 +130,7 @@ def ranking_results(step: Step) -> None:
     code=[
         "evaluation",
         "evaluation/report.html.jinja",
-        "evaluation/chart.css.jinja",
+        *CHART_FILES,
         "evaluation/rows_by_outcome.sql",
         "segments/clustering.py",
         "segments/page_ledger.sql",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from segflow import tables
-from segflow.defs.evaluation.assets import GROUP
+from segflow.defs.evaluation.assets import CHART_FILES, GROUP
 from segflow.defs.materializes import materializes
 from segflow.defs.partitions import POOLED_WEEKS, THIS_AND_EARLIER_WEEKS, WEEKLY
 from segflow.defs.step import Step
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         tables.SEGMENT_LEDGER: THIS_AND_EARLIER_WEEKS,
     },
     partitions=WEEKLY,
-    code=["evaluation", "evaluation/trend.html.jinja", "evaluation/chart.css.jinja", "pages", "pages/page.css.jinja"],
+    code=["evaluation", "evaluation/trend.html.jinja", *CHART_FILES, "pages", "pages/page.css.jinja"],
     settings=["evaluation", "seed"],
     kinds=["python"],
 )

@@ -23,8 +23,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from segflow.config import RankerConfig
-from segflow.rankers.examples import Examples, entries_of
+from segflow.rankers.examples import Examples, Space, entries_of
 from segflow.rankers.global_ranker import Frozen
+from segflow.rankers.losses import RowLosses
 from segflow.representation.checkpoints import pack, unpack
 
 
@@ -67,15 +68,19 @@ class Membership:
         return functional.one_hot(group.clamp(min=0), groups) * share[:, None]
 
 
-def taken(frozen: Frozen, rows: Tensor) -> Frozen:
-    """What the global ranker found of the users in ``rows`` of ``frozen`` alone."""
-    pairs, pair_row = entries_of(rows, frozen.pair_row, len(frozen.users))
+def taken(frozen: Frozen, rows: Tensor, starts: Tensor, space: Space) -> Frozen:
+    """What the global ranker found of the users in ``rows`` of ``frozen`` alone, in ``space``.
+
+    Args:
+        starts: (B + 1,) where the pairs of each user of ``frozen`` start.
+    """
+    pairs, pair_row = entries_of(rows, starts)
     return Frozen(
         users=frozen.users[rows],
-        scores=frozen.scores[rows],
+        scores=space.rows("scores", frozen.scores, rows),
         states=frozen.states[rows],
-        explore=frozen.explore[rows],
-        hidden=frozen.hidden[pairs],
+        explore=space.rows("explore", frozen.explore, rows, dim=1),
+        hidden=space.rows("hidden", frozen.hidden, pairs),
         pair_row=pair_row,
         pair_item=frozen.pair_item[pairs],
         network=frozen.network,
@@ -107,6 +112,15 @@ class GroupDeltas(ABC):
         Args:
             item_vectors: (C, W) of the global ranker.
         """
+
+    def descend(self, frozen: Frozen, losses: RowLosses, item_vectors: Tensor, weights: Tensor) -> None:
+        """Of a stack of one group: add to the gradients of the parts that require them those of the weighted losses.
+
+        Args:
+            weights: (B, 2) of each user's losses, of all items and of new ones.
+        """
+        scores = frozen.scores + self.added(frozen, item_vectors, torch.ones(len(frozen.users), 1))
+        (losses(scores) * weights).sum().backward()
 
     def copy(self) -> Self:
         """The same numbers in tensors of their own."""
@@ -157,7 +171,7 @@ class Deltas(GroupDeltas):
             down=torch.randn(1, states, config.delta_rank, generator=generator) / states**0.5,
             up=torch.zeros(1, config.delta_rank, width),
             bias=torch.zeros(1, candidates),
-            explore=torch.zeros(1, example.explore.shape[2]),
+            explore=torch.zeros(1, len(example.explore)),
             repeat=torch.zeros(1, example.hidden.shape[1]),
             gate=torch.ones(1),
         )
@@ -167,11 +181,34 @@ class Deltas(GroupDeltas):
         weights = weights * self.gate
         low = torch.einsum("bs,gsr,bg->bgr", frozen.states, self.down, weights).flatten(1)
         added = low @ (self.up @ item_vectors.T).flatten(0, 1) + weights @ self.bias
-        added = added + (frozen.explore @ (weights @ self.explore)[:, :, None])[:, :, 0]
+        for own, values in zip((weights @ self.explore).unbind(1), frozen.explore, strict=True):
+            added = torch.addcmul(added, own[:, None], values)
         again = ((frozen.hidden @ self.repeat.T) * weights[frozen.pair_row]).sum(1)
         again = again - (weights[frozen.pair_row] * self.bias.T[frozen.pair_item]).sum(1)
         pair = frozen.pair_row * added.shape[1] + frozen.pair_item
         return added.flatten().index_add(0, pair, again).view_as(added)
+
+    @torch.no_grad()
+    def descend(self, frozen: Frozen, losses: RowLosses, item_vectors: Tensor, weights: Tensor) -> None:
+        """As of all deltas, in closed form: half the passes over the scores that automatic differentiation makes."""
+        low, up = frozen.states @ self.down[0], self.up[0] @ item_vectors.T
+        ones = torch.ones(len(low), 1)
+        scores = torch.addmm(frozen.scores, torch.cat([low, ones], dim=1), torch.cat([up, self.bias]))
+        for weight, values in zip(self.explore[0].tolist(), frozen.explore, strict=True):
+            scores.add_(values, alpha=weight)
+        pair = frozen.pair_row * scores.shape[1] + frozen.pair_item
+        scores.view(-1).index_add_(0, pair, frozen.hidden @ self.repeat[0] - self.bias[0, frozen.pair_item])
+        pull = losses.gradient_(scores, weights)
+        found = {
+            "down": lambda: frozen.states.T @ (pull @ up.T),
+            "up": lambda: (low.T @ pull) @ item_vectors,
+            "explore": lambda: frozen.explore.flatten(1) @ pull.view(-1),
+            "repeat": lambda: pull.view(-1).index_select(0, pair) @ frozen.hidden,
+        }
+        for name, gradient in found.items():
+            part = getattr(self, name)
+            if part.requires_grad:
+                part.grad = gradient()[None] if part.grad is None else part.grad.add_(gradient())
 
 
 @dataclass(frozen=True)

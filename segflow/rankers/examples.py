@@ -9,6 +9,7 @@ users are wanted, scores are made again whenever they are asked for.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -40,27 +41,37 @@ class Batch:
     target_row: Tensor  # (T,)
     target_item: Tensor  # (T,)
 
-    def take(self, rows: Tensor) -> Batch:
-        """The examples ``rows`` alone."""
-        pair, pair_row = entries_of(rows, self.pair_row, len(self.states))
-        target, target_row = entries_of(rows, self.target_row, len(self.states))
-        return Batch(
-            states=self.states[rows],
-            context=self.context[rows],
-            inputs=self.inputs[rows],
-            pair_row=pair_row,
-            pair_item=self.pair_item[pair],
-            pair_values=self.pair_values[pair],
-            target_row=target_row,
-            target_item=self.target_item[target],
-        )
+
+def starts_of(owner: Tensor, size: int) -> Tensor:
+    """(size + 1,) where the entries of each of ``size`` rows start; ``owner`` is the row of each entry, ascending."""
+    return torch.searchsorted(owner, torch.arange(size + 1))
 
 
-def entries_of(rows: Tensor, owner: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Indices of the entries whose ``owner``, one of ``size`` rows, is among ``rows``, and its place there."""
-    place = torch.full((size,), -1).index_put((rows,), torch.arange(len(rows)))[owner]
-    found = torch.nonzero(place >= 0)[:, 0]
-    return found, place[found]
+def entries_of(rows: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
+    """Indices of the entries of ``rows``, and for each the place of its row there; ``starts`` as of ``starts_of``."""
+    first = starts[rows]
+    lengths = starts[rows + 1] - first
+    shift = torch.repeat_interleave(first - lengths.cumsum(0) + lengths, lengths)
+    return shift.add_(torch.arange(len(shift))), torch.repeat_interleave(torch.arange(len(rows)), lengths)
+
+
+class Space:
+    """Memory that is used again and again, since new memory costs more than what is copied into it."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, Tensor] = {}
+
+    def rows(self, name: str, source: Tensor, rows: Tensor, dim: int = 0) -> Tensor:
+        """``source`` at ``rows`` of one dimension, which holds until the next of that name is asked for."""
+        return torch.index_select(source, dim, rows, out=self.like(name, source, len(rows), dim))
+
+    def like(self, name: str, source: Tensor, rows: int, dim: int = 0) -> Tensor:
+        """Anything, of the shape of ``source`` but for the ``rows`` of one dimension."""
+        shape = (*source.shape[:dim], rows, *source.shape[dim + 1 :])
+        kept = self._kept.get(name)
+        if kept is None or len(kept) < math.prod(shape):
+            kept = self._kept[name] = source.new_empty(math.prod(shape))
+        return kept[: math.prod(shape)].view(shape)
 
 
 @dataclass(frozen=True)
@@ -131,6 +142,21 @@ class Examples:
             target_row=torch.from_numpy(target_row),
             target_item=torch.from_numpy(self.wanted.items[target]),
         )
+
+    def inputs(
+        self,
+        rows: npt.NDArray[np.int64],
+        columns: Sequence[int],
+        row: npt.NDArray[np.int64],
+        item: npt.NDArray[np.int64],
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Some of `Batch.inputs`, for who does not need them all: (columns, rows, C), and all inputs of the pairs (P, inputs)."""
+        said, cut = self.scores(rows), self.cut[rows]
+        found = np.empty((len(columns), len(rows), self.candidates), np.float32)
+        for plane, column in zip(found, columns, strict=True):
+            trend = column - len(SCORERS)
+            plane[:] = said[:, :, column] if trend < 0 else self.trends[:, :, trend][cut]
+        return found, np.concatenate([said[row, item].astype(np.float32), self.trends[cut[row], item]], axis=1)
 
 
 def training_cuts(snapshot_us: int, weeks: int) -> list[int]:

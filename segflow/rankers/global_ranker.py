@@ -46,7 +46,7 @@ class Frozen(NamedTuple):
     users: Tensor  # (B,) index of each user in the sequences
     scores: Tensor  # (B, C)
     states: Tensor  # (B, S)
-    explore: Tensor  # (B, C, E) standardized inputs of the explore head: popularity of 7 and 28 days, co-occurrence
+    explore: Tensor  # (E, B, C) standardized inputs of the explore head: popularity of 7 and 28 days, co-occurrence
     hidden: Tensor  # (P, H) last hidden layer of the repeat head for each pair
     pair_row: Tensor  # (P,)
     pair_item: Tensor  # (P,)
@@ -99,22 +99,36 @@ class GlobalRanker:
         """(C, W) the vectors that the state query points at."""
         return self.network.item_vectors
 
-    def frozen(self, examples: Examples, rows: npt.NDArray[np.int64]) -> Frozen:
-        """What somebody who adds to this ranker reads of the examples ``rows``, without gradients."""
-        with torch.no_grad():
-            batch = examples.batch(rows)
-            scores, inputs, hidden = self.network.parts(batch)
-            return Frozen(
-                users=torch.from_numpy(examples.users[rows]),
-                scores=scores,
-                states=batch.states,
-                explore=inputs[:, :, _EXPLORE],
-                hidden=hidden,
-                pair_row=batch.pair_row,
-                pair_item=batch.pair_item,
-                network=self.network,
-                batch=batch.take,
-            )
+    @torch.no_grad()
+    def frozen(self, examples: Examples, rows: npt.NDArray[np.int64], scores: Tensor | None = None) -> Frozen:
+        """What somebody who adds to this ranker reads of the examples ``rows``, without gradients.
+
+        Args:
+            scores: (rows, C) if they are known, which spares most of the work: the explore head is not run.
+        """
+        network = self.network
+        pair, row = examples.had.take(rows)
+        pair_row, pair_item = torch.from_numpy(row), torch.from_numpy(examples.had.items[pair])
+        if scores is None:
+            scores, inputs, hidden = network.parts(examples.batch(rows))
+            explore = torch.stack([inputs[:, :, column] for column in _EXPLORE])
+        else:
+            explore, inputs = map(torch.from_numpy, examples.inputs(rows, _EXPLORE, row, pair_item.numpy()))
+            center, scale = (one[_EXPLORE, None, None] for one in (network.inputs.center, network.inputs.scale))
+            explore.sub_(center).div_(scale)
+            context = network.context(torch.from_numpy(examples.context[rows]))[pair_row]
+            hidden = network.repeat_hidden(torch.from_numpy(examples.values[pair]), context, network.inputs(inputs))
+        return Frozen(
+            users=torch.from_numpy(examples.users[rows]),
+            scores=scores,
+            states=torch.from_numpy(examples.states[rows]),
+            explore=explore,
+            hidden=hidden,
+            pair_row=pair_row,
+            pair_item=pair_item,
+            network=network,
+            batch=lambda own: examples.batch(rows[own.numpy()]),
+        )
 
     def score(
         self, examples: Examples, rows: npt.NDArray[np.int64], deltas: Added | None = None

@@ -8,6 +8,7 @@ over the scores that automatic differentiation does.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from segflow.rankers.examples import Batch, Examples, entries_of
+from segflow.rankers.examples import Batch, Examples, Space, entries_of, starts_of
 
 _MOST = 1e30  # stands for infinity where that would make a number undefined
 
@@ -35,6 +36,10 @@ class RowLosses:
         self.asked = wanted.clamp(max=1)
         self._shares = counted / wanted.clamp(min=1)[row]
 
+    @cached_property
+    def _starts(self) -> Tensor:
+        return starts_of(self._row, len(self._new))
+
     @classmethod
     def of(cls, batch: Batch, candidates: int) -> RowLosses:
         """The losses of all examples of ``batch``."""
@@ -51,10 +56,10 @@ class RowLosses:
         new[torch.from_numpy(pair_row), torch.from_numpy(examples.had.items[pair])] = 0
         return cls(new, torch.from_numpy(target_row), torch.from_numpy(examples.wanted.items[target]))
 
-    def take(self, rows: Tensor) -> RowLosses:
-        """Those of the examples ``rows`` alone."""
-        wanted, row = entries_of(rows, self._row, len(self._new))
-        return RowLosses(self._new[rows], row, self._item[wanted])
+    def take(self, rows: Tensor, space: Space) -> RowLosses:
+        """Those of the examples ``rows`` alone, in ``space``."""
+        wanted, row = entries_of(rows, self._starts)
+        return RowLosses(space.rows("new", self._new, rows), row, self._item[wanted])
 
     def fresh(self) -> tuple[Tensor, Tensor]:
         """(B, C) 1 where a wanted item is new to the user, and 1 where any item is."""
@@ -69,15 +74,30 @@ class RowLosses:
         losses: Tensor = _RowLosses.apply(scores, self._new, self._shares, self._row, self._item)
         return losses
 
+    def gradient_(self, scores: Tensor, weights: Tensor) -> Tensor:
+        """(B, C) what the sum of the losses times ``weights`` (B, 2) changes by with each score, in the place of the scores."""
+        rest, sums, behind = _contest(scores, self._new, self._row, self._item)
+        slopes = torch.sigmoid(behind) * self._shares * weights[self._row]
+        pulls = torch.zeros_like(sums).index_add(0, self._row, slopes) / sums
+        rest.mul_(torch.addcmul(pulls[:, :1], self._new, pulls[:, 1:]))
+        rest[self._row, self._item] = -slopes.sum(1)
+        return rest
+
+
+def _contest(scores: Tensor, new: Tensor, row: Tensor, item: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """In the place of the scores exp of the unwanted above their highest; its (B, 2) sums; how far each wanted is behind."""
+    wanted = scores[row, item]
+    scores[row, item] = -torch.inf
+    top = scores.amax(dim=1, keepdim=True).clamp(min=-_MOST)
+    rest = scores.sub_(top).exp_()
+    sums = torch.stack([rest.sum(1), torch.linalg.vecdot(rest, new)], dim=1).clamp(min=1 / _MOST)
+    return rest, sums, sums.log()[row] - (wanted - top[row, 0])[:, None]
+
 
 class _RowLosses(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, scores: Tensor, new: Tensor, shares: Tensor, row: Tensor, item: Tensor) -> Tensor:
-        rest = scores.index_put((row, item), scores.new_tensor(-torch.inf))
-        top = rest.max(dim=1, keepdim=True).values.clamp(min=-_MOST)
-        rest = rest.sub_(top).exp_()
-        sums = torch.stack([rest.sum(1), torch.linalg.vecdot(rest, new)], dim=1).clamp(min=1 / _MOST)
-        behind = sums.log()[row] - (scores[row, item] - top[row, 0])[:, None]
+        rest, sums, behind = _contest(scores.clone(), new, row, item)
         slopes = torch.sigmoid(behind) * shares
         ctx.save_for_backward(rest, new, torch.zeros_like(sums).index_add(0, row, slopes) / sums, slopes, row, item)
         return torch.zeros_like(sums).index_add(0, row, functional.softplus(behind) * shares)

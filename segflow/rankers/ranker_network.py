@@ -79,10 +79,13 @@ class RankerNetwork(nn.Module):
         affinity = batch.states @ self.query @ self.item_vectors.T
         scores = affinity + self.item_bias + inputs @ self.explore + self._deep(inputs, self.explore_context(context))
         row, item = batch.pair_row, batch.pair_item
-        known = torch.cat([self.pairs(batch.pair_values), context[row], inputs[row, item]], dim=1)
-        repeat = torch.relu(self.repeat_in(known))
+        repeat = self.repeat_hidden(batch.pair_values, context[row], inputs[row, item])
         again = self.repeat_out(repeat)[:, 0] + self.repeat_bias[item] + self.repeat_affinity * affinity[row, item]
         return scores.index_put((row, item), again), inputs, repeat
+
+    def repeat_hidden(self, values: Tensor, context: Tensor, inputs: Tensor) -> Tensor:
+        """(P, hidden) the hidden layer of the repeat head for P pairs, of standardized context and inputs."""
+        return torch.relu(self.repeat_in(torch.cat([self.pairs(values), context, inputs], dim=1)))
 
     def _deep(self, inputs: Tensor, context: Tensor) -> Tensor:
         """(B, C) what the small network of the explore head says.

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -33,7 +34,7 @@ from segflow.config import RankerConfig
 from segflow.config.rankers import SegmentMethod
 from segflow.errors import UserError
 from segflow.rankers.deltas import Deltas, GroupDeltas, Membership, taken
-from segflow.rankers.examples import Examples
+from segflow.rankers.examples import Examples, Space, starts_of
 from segflow.rankers.global_ranker import Frozen, learning_rate_at
 from segflow.rankers.local_ease import LocalEase, local_ease
 from segflow.rankers.losses import RowLosses
@@ -63,6 +64,7 @@ METHODS: Mapping[SegmentMethod, Method] = {
 _KINDS = {method.kind.kind: method.kind for method in METHODS.values()}
 _MEND = "materialize segment_rankers of all segments, and control_rankers, again"
 _BLOCK = 512
+_CACHED = 64  # rows of scores, and of what was found with them, that stay in the processor's cache
 
 
 class Freezes(Protocol):
@@ -73,8 +75,8 @@ class Freezes(Protocol):
         """(C, W) the vectors that the state query points at."""
         ...
 
-    def frozen(self, examples: Examples, rows: npt.NDArray[np.int64]) -> Frozen:
-        """What is known of the examples ``rows``."""
+    def frozen(self, examples: Examples, rows: npt.NDArray[np.int64], scores: Tensor | None = None) -> Frozen:
+        """What is known of the examples ``rows``; ``scores`` (rows, C) if they were found before."""
         ...
 
 
@@ -85,9 +87,13 @@ def fit_segment_rankers(
     arms: Sequence[Membership],
     config: RankerConfig,
     seed: int,
+    methods: Sequence[SegmentMethod] | None = None,
 ) -> list[GroupDeltas]:
-    """The deltas of each arm's groups: learned on ``training``, gated by what they gain on ``validation``."""
-    trained = train_deltas(ranker, training, arms, config, seed)
+    """The deltas of each arm's groups: learned on ``training``, gated by what they gain on ``validation``.
+
+    methods: of each arm, `rankers.segment_method` by default.
+    """
+    trained = train_deltas(ranker, training, arms, config, seed, methods=methods)
     return gated(ranker, trained, training, validation, arms, config)
 
 
@@ -98,34 +104,41 @@ def train_deltas(
     config: RankerConfig,
     seed: int,
     free: Sequence[str] | None = None,
+    methods: Sequence[SegmentMethod] | None = None,
 ) -> list[GroupDeltas]:
     """The deltas of each arm's groups, with gates of one. A group without an example keeps a delta that adds nothing.
 
-    free: the parts of a delta that are learned, those of ``rankers.segment_method`` by default; the others add nothing.
+    free: the parts of a delta that are learned, those of the method by default; the others add nothing.
+    methods: of each arm, `rankers.segment_method` by default.
     """
-    kind, parts = METHODS[config.segment_method]
-    parts = parts if free is None else tuple(free)
-    start = kind.nothing(ranker.frozen(training, np.arange(1)), training, config, seed)
-    deltas = [[start.copy() for _ in range(arm.groups)] for arm in arms]
-    groups = [
-        (one, torch.where(arm.group == code, arm.share, 0.0))
-        for arm, of_arm in zip(arms, deltas, strict=True)
-        for code, one in enumerate(of_arm)
-    ]
-    for name in parts:
-        if name in _COUNTED:
-            found = _COUNTED[name](ranker, training, [share for _, share in groups], config)
-            for (one, _), values in zip(groups, found, strict=True):
-                getattr(one, name).copy_(values)
-    weights = [getattr(one, name).requires_grad_() for one, _ in groups for name in parts if name not in _COUNTED]
+    methods = methods or [config.segment_method] * len(arms)
+    scores = _Scores(ranker, training)
+    example = ranker.frozen(training, np.arange(1))
+    stacks: list[list[GroupDeltas]] = []
+    of_part: dict[str, list[tuple[GroupDeltas, Tensor]]] = {}
+    for arm, method in zip(arms, methods, strict=True):
+        kind, parts = METHODS[method]
+        start = kind.nothing(example, training, config, seed)
+        stacks.append([start.copy() for _ in range(arm.groups)])
+        for code, one in enumerate(stacks[-1]):
+            for name in parts if free is None else free:
+                of_part.setdefault(name, []).append((one, torch.where(arm.group == code, arm.share, 0.0)))
+    for name in of_part.keys() & _COUNTED.keys():
+        found = _COUNTED[name](scores, training, [share for _, share in of_part[name]], config)
+        for (one, _), values in zip(of_part[name], found, strict=True):
+            getattr(one, name).copy_(values)
+    learned = {name: groups for name, groups in of_part.items() if name not in _COUNTED}
+    weights = [getattr(one, name).requires_grad_() for name, groups in learned.items() for one, _ in groups]
     if weights:
-        _descend(ranker, training, groups, weights, config, seed)
-    return [kind.stacked(of_arm) for of_arm in deltas]
+        groups = {id(one): (one, share) for groups in learned.values() for one, share in groups}
+        _descend(ranker, training, scores, list(groups.values()), weights, config, seed)
+    return [type(of_arm[0]).stacked(of_arm) for of_arm in stacks]
 
 
 def _descend(
     ranker: Freezes,
     training: Examples,
+    scores: _Scores,
     groups: Sequence[tuple[GroupDeltas, Tensor]],
     weights: list[Tensor],
     config: RankerConfig,
@@ -134,36 +147,61 @@ def _descend(
     """Learn the ``weights`` of all ``groups``, with (U,) how surely each user belongs to them, in the same steps."""
     optimizer = torch.optim.AdamW(weights, lr=config.delta_learning_rate, weight_decay=config.delta_weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_at(step, config.delta_steps))
+    of_task, space = torch.tensor([1.0, config.new_item_weight]), Space()
     for rows in _slots(len(training), config, seed):
-        frozen = ranker.frozen(training, rows)
-        losses = RowLosses.at(training, rows)
+        frozen = ranker.frozen(training, rows, scores(rows))
+        losses, starts = RowLosses.at(training, rows), starts_of(frozen.pair_row, len(rows))
         optimizer.zero_grad()
         for one, share in groups:
             # Sums over the group's own rows alone: to the last bit, they do not depend on which groups are trained.
             own = torch.nonzero(share[frozen.users] > 0)[:, 0]
-            if len(own):
-                _mean_loss(ranker, one, taken(frozen, own), losses.take(own), share, config.new_item_weight).backward()
+            # The mean over a group's users, weighted by how surely they belong.
+            shares = share[frozen.users[own]]
+            counted = shares[:, None] * (of_task / (shares @ losses.asked[own]).clamp(min=1e-9))
+            for part, weight in zip(own.split(_CACHED), counted.split(_CACHED), strict=True):
+                if len(part):
+                    some = taken(frozen, part, starts, space)
+                    one.descend(some, losses.take(part, space), ranker.item_vectors, weight)
         optimizer.step()
         schedule.step()
     for weight in weights:
         weight.requires_grad_(False)
 
 
-def _item_biases(ranker: Freezes, training: Examples, shares: Sequence[Tensor], config: RankerConfig) -> Tensor:
+class _Scores:
+    """The global scores of all examples, found when they are first asked for: each example is looked at several times."""
+
+    def __init__(self, ranker: Freezes, examples: Examples) -> None:
+        self._ranker, self._examples = ranker, examples
+
+    def __call__(self, rows: npt.NDArray[np.int64]) -> Tensor:
+        """(rows, C)."""
+        return self._all[rows]
+
+    @cached_property
+    def _all(self) -> Tensor:
+        found = torch.empty(len(self._examples), self._examples.candidates)
+        for start in range(0, len(found), _CACHED):
+            rows = np.arange(start, min(start + _CACHED, len(found)))
+            found[rows] = self._ranker.frozen(self._examples, rows).scores
+        return found
+
+
+def _item_biases(scores: _Scores, training: Examples, shares: Sequence[Tensor], config: RankerConfig) -> Tensor:
     """(G, C) of the groups with (U,) ``shares`` of each user, shrunk to the ratio of everybody."""
     everybody = torch.ones_like(shares[0])
-    found = take_up(training, lambda rows: ranker.frozen(training, rows).scores, [everybody, *shares])
+    found = take_up(training, scores, [everybody, *shares])
     everybodys, groups = (TakeUp(found.seen[part], found.expected[part]) for part in (slice(1), slice(1, None)))
     return groups.bias(config.bias_prior, everybodys.bias(config.bias_prior).exp())
 
 
 def _local_ease(
-    ranker: Freezes, training: Examples, shares: Sequence[Tensor], config: RankerConfig
+    scores: _Scores, training: Examples, shares: Sequence[Tensor], config: RankerConfig
 ) -> Iterator[Tensor]:
     return local_ease(training, shares, config)
 
 
-_COUNTED: Mapping[str, Callable[[Freezes, Examples, Sequence[Tensor], RankerConfig], Iterable[Tensor]]] = {
+_COUNTED: Mapping[str, Callable[[_Scores, Examples, Sequence[Tensor], RankerConfig], Iterable[Tensor]]] = {
     "bias": _item_biases,
     "more": _local_ease,
 }
@@ -181,16 +219,6 @@ def read_deltas(stored: Iterable[bytes]) -> GroupDeltas:
         raise UserError(f"segment rankers: stored by different methods ({', '.join(sorted(kinds))}); {_MEND}")
     (kind,) = (_KINDS[name] for name in kinds)
     return kind.stacked(kind(**tensors) for tensors, _ in found)
-
-
-def _mean_loss(
-    ranker: Freezes, delta: GroupDeltas, frozen: Frozen, losses: RowLosses, share: Tensor, new_weight: float
-) -> Tensor:
-    """The mean over a group's users, weighted by how surely they belong; the delta is learned at full strength."""
-    scores = frozen.scores + delta.added(frozen, ranker.item_vectors, torch.ones(len(frozen.users), 1))
-    weights = share[frozen.users] @ losses.asked
-    means = (share[frozen.users] @ losses(scores)) / weights.clamp(min=1e-9)
-    return means @ means.new_tensor([1.0, new_weight])
 
 
 def gated(

@@ -43,7 +43,7 @@ class Kept:
         self._network = ranker.network
         self._parts = {id(part): _halved(ranker, part) for part in parts}
 
-    def frozen(self, examples: Examples, rows: npt.NDArray[np.int64]) -> Frozen:
+    def frozen(self, examples: Examples, rows: npt.NDArray[np.int64], scores: Tensor | None = None) -> Frozen:
         """As ``GlobalRanker.frozen``."""
         whole, pairs = self._parts[id(examples)]
         pair, pair_row = pairs.take(rows)
@@ -51,7 +51,7 @@ class Kept:
             users=torch.from_numpy(examples.users[rows]),
             scores=whole["scores"][rows].float(),
             states=whole["states"][rows],
-            explore=whole["explore"][rows].float(),
+            explore=whole["explore"][:, rows].float(),
             hidden=whole["hidden"][pair].float(),
             pair_row=torch.from_numpy(pair_row),
             pair_item=torch.from_numpy(pairs.items[pair]),
@@ -67,7 +67,7 @@ def _halved(ranker: GlobalRanker, examples: Examples) -> tuple[dict[str, Tensor]
         for name, kept in found.items():
             part = getattr(frozen, name)
             kept.append(part if name == "states" else part.half())
-    return {name: torch.cat(kept) for name, kept in found.items()}, examples.had
+    return {name: torch.cat(kept, dim=1 if name == "explore" else 0) for name, kept in found.items()}, examples.had
 
 
 def blocks(size: int) -> list[npt.NDArray[np.int64]]:
@@ -150,7 +150,7 @@ class _Shifted:
     def __init__(self, ranker: Kept, everybody: GroupDeltas) -> None:
         self._ranker, self._everybody, self.item_vectors = ranker, everybody, ranker.item_vectors
 
-    def frozen(self, examples: Examples, rows: npt.NDArray[np.int64]) -> Frozen:
+    def frozen(self, examples: Examples, rows: npt.NDArray[np.int64], scores: Tensor | None = None) -> Frozen:
         """As ``GlobalRanker.frozen``."""
         frozen = self._ranker.frozen(examples, rows)
         added = self._everybody.added(frozen, self.item_vectors, torch.ones(len(rows), 1))

@@ -59,7 +59,7 @@ class _Anew:
     def item_vectors(self) -> Tensor:
         return self.ranker.item_vectors
 
-    def frozen(self, examples: Examples, rows: npt.NDArray[np.int64]) -> Frozen:
+    def frozen(self, examples: Examples, rows: npt.NDArray[np.int64], scores: Tensor | None = None) -> Frozen:
         cuts = np.asarray(training_cuts(self.week.start_us, self.week.config.training_weeks), np.int64)
         when, users = cuts[examples.cut[rows]], examples.users[rows]
         states = torch.from_numpy(self.week.backbone.states(self.week.sequences, when, users, "last"))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from segflow.rankers.deltas import Deltas, Grouped, Membership
+from segflow.rankers.deltas import Deltas, GroupDeltas, Grouped, Membership
 from segflow.rankers.examples import Batch
 from segflow.rankers.global_ranker import ranking_loss
 from segflow.rankers.losses import RowLosses
@@ -95,18 +95,56 @@ def test_what_a_delta_adds_is_that_of_a_plain_loop(world: World) -> None:
     generator = torch.Generator().manual_seed(0)
     vectors = world.ranker.item_vectors
     sizes = {"down": (frozen.states.shape[1], 2), "up": (2, vectors.shape[1]), "bias": (len(vectors),)}
-    sizes |= {"explore": (frozen.explore.shape[2],), "repeat": (frozen.hidden.shape[1],)}
+    sizes |= {"explore": (len(frozen.explore),), "repeat": (frozen.hidden.shape[1],)}
     parts = {name: torch.randn(1, *size, generator=generator) for name, size in sizes.items()}
     one = Deltas(**parts, gate=torch.tensor([0.5]))
     added = one.added(frozen, vectors, torch.ones(4, 1))
     for row in range(4):
         query = frozen.states[row] @ parts["down"][0] @ parts["up"][0]
         for item in range(len(vectors)):
-            expected = query @ vectors[item] + frozen.explore[row, item] @ parts["explore"][0]
+            expected = query @ vectors[item] + frozen.explore[:, row, item] @ parts["explore"][0]
             pairs = torch.nonzero((frozen.pair_row == row) & (frozen.pair_item == item))[:, 0]
             own = frozen.hidden[pairs[0]] @ parts["repeat"][0] if len(pairs) else parts["bias"][0, item]
             expected = expected + own
             assert float(added[row, item]) == pytest.approx(0.5 * float(expected), abs=1e-3)
+
+
+def test_gradients_in_closed_form_are_those_of_automatic_differentiation(world: World) -> None:
+    rows = np.arange(40)
+    frozen, losses = world.ranker.frozen(world.training, rows), RowLosses.at(world.training, rows)
+    generator = torch.Generator().manual_seed(0)
+    start = Deltas.nothing(frozen, world.training, CONFIG, 0)
+    weights = torch.rand(40, 2, generator=generator)
+    found = []
+    for descend in (Deltas.descend, GroupDeltas.descend):
+        generator.manual_seed(1)
+        one = start.copy()
+        for name in ("down", "up", "bias", "explore", "repeat"):
+            getattr(one, name).copy_(0.3 * torch.randn(getattr(one, name).shape, generator=generator))
+        learned = [getattr(one, name).requires_grad_() for name in ("down", "up", "explore", "repeat")]
+        for _ in range(2):
+            descend(one, frozen, losses, world.ranker.item_vectors, weights)
+        found.append([part.grad for part in learned])
+        assert one.bias.grad is None, "it is counted"
+    for closed, automatic in zip(*found, strict=True):
+        assert automatic.abs().max() > 1e-3
+        torch.testing.assert_close(closed, automatic, rtol=1e-4, atol=1e-5 * float(automatic.abs().max()))
+
+
+def test_what_is_known_of_examples_is_the_same_with_their_scores_known(world: World) -> None:
+    rows = np.array([3, 50, 7, 110])
+    whole = world.ranker.frozen(world.training, rows)
+    again = world.ranker.frozen(world.training, rows, whole.scores)
+    for name in ("users", "scores", "states", "explore", "hidden", "pair_row", "pair_item"):
+        torch.testing.assert_close(getattr(again, name), getattr(whole, name), rtol=1e-6, atol=1e-6)
+
+
+def test_an_arm_of_another_method_beside_changes_nothing(world: World, trained: Deltas) -> None:
+    arms = [Membership.certain(THIRDS), Membership.certain(HALVES)]
+    beside, told = train_deltas(world.ranker, world.training, arms, CONFIG, seed=0, methods=["deltas", "feature"])
+    _same(beside, trained)
+    feature = CONFIG.model_copy(update={"segment_method": "feature"})
+    _same(told, train_deltas(world.ranker, world.training, arms[1:], feature, seed=0)[0])
 
 
 def test_item_biases_are_those_of_a_plain_count(world: World) -> None:

@@ -60,7 +60,14 @@ class RankerConfig(Section):
     delta_weight_decay: float = Field(
         0.1, ge=0, description="weight decay of a segment's delta: toward the global ranker"
     )
-    placebos: int = Field(3, ge=1, le=50, description="placebo segmentations: random groups of the segments' sizes")
+    placebos: int = Field(5, ge=1, le=50, description="placebo segmentations: random groups of the segments' sizes")
+    repeats: int = Field(
+        2,
+        ge=0,
+        le=50,
+        description="times that all rankers of the test are trained again with other seeds, to tell luck from gain; what is "
+        "served is the first training",
+    )
     gate_users: float = Field(
         200.0, ge=0, description="users at which half of the gate is left that the validation week chose"
     )

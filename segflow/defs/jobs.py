@@ -35,6 +35,7 @@ ASSETS = {
     "segment_rankers_week": ["segment_rankers"],
     "report_week": [
         "control_rankers",
+        "repeated_rankers",
         "recommendations",
         "served_ranker",
         "ranking_results",
@@ -99,7 +100,7 @@ SEGMENT_RANKERS = dg.define_asset_job(
 REPORT_WEEK = dg.define_asset_job(
     "report_week",
     selection=[*ASSETS["probe_week"], *ASSETS["report_week"]],
-    description="The probe, the controls, recommendations, the ranker that serves, the test on the following week, the report.",
+    description="The probe, controls, repeats, recommendations, the served ranker, the test on the following week, the report.",
 )
 POOLED_WEEK = dg.define_asset_job(
     "pooled_week",

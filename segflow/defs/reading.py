@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -314,19 +314,40 @@ def segment_groups(step: Step, user_ids: Iterable[str]) -> Grouped | None:
 
 def control_groups(step: Step, user_ids: Iterable[str]) -> dict[str, Grouped]:
     """Control arm -> what its groups add for `user_ids`; none in a week without segments."""
+    return _arms_of(step.read(tables.CONTROL_RANKERS).to_pylist() if members_of(step) else [], list(user_ids))
+
+
+def repeated_arms(step: Step, user_ids: Iterable[str]) -> Iterator[tuple[int, str, GlobalRanker, Grouped | None]]:
+    """Seed, arm, its global ranker and what its groups add for `user_ids`, of each arm of each repeat of the training."""
+    from segflow.rankers.arms import GLOBAL
+    from segflow.rankers.global_ranker import GlobalRanker
+
+    user_ids = list(user_ids)
+    rows = step.read(tables.REPEATED_RANKERS).to_pylist() if step.config.rankers.repeats else []
+    for seed in sorted({row["seed"] for row in rows}):
+        of_seed = [row for row in rows if row["seed"] == seed]
+        (whole,) = (row["model"] for row in of_seed if row["arm"] == GLOBAL)
+        ranker = GlobalRanker.from_bytes(whole)
+        yield seed, GLOBAL, ranker, None
+        for arm, grouped in _arms_of([row for row in of_seed if row["arm"] != GLOBAL], user_ids).items():
+            yield seed, arm, ranker, grouped
+
+
+def _arms_of(rows: Iterable[dict[str, Any]], user_ids: Sequence[str]) -> dict[str, Grouped]:
+    """Arm -> what its groups, which are the rows, add for `user_ids`."""
     from segflow.rankers.deltas import Grouped, Membership
     from segflow.rankers.segment_rankers import read_deltas
 
     arms: dict[str, list[dict[str, Any]]] = {}
-    for row in step.read(tables.CONTROL_RANKERS).to_pylist() if members_of(step) else []:
+    for row in rows:
         arms.setdefault(row["arm"], []).append(row)
     found = {}
-    for arm, rows in arms.items():
+    for arm, groups in arms.items():
         members = {
             user: (row["group_id"], share)
-            for row in rows
+            for row in groups
             for user, share in zip(row["users"], row["shares"], strict=True)
         }
-        deltas = read_deltas(row["model"] for row in rows)
-        found[arm] = Grouped(deltas, Membership.of(user_ids, [row["group_id"] for row in rows], members))
+        deltas = read_deltas(row["model"] for row in groups)
+        found[arm] = Grouped(deltas, Membership.of(user_ids, [row["group_id"] for row in groups], members))
     return found

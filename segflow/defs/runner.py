@@ -69,7 +69,7 @@ class Runner:
             self._group("probe_week", [week.isoformat()])
 
     def report(self, week: date) -> None:
-        """The probe of what segments were made from, segment rankers, controls, recommendations, the test and the report."""
+        """The probe of what segments were made from, segment rankers, controls, repeats, recommendations, test and report."""
         if not _CHOOSES_VIEWS:
             self._group("probe_week", [week.isoformat()])
         if keys := segment_keys(week):

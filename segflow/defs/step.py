@@ -260,11 +260,12 @@ class Step:
         """A callback for training loops: logs each epoch to MLflow and remembers it."""
         return Curve(self)
 
-    def model_row(self, model: bytes, metrics: Mapping[str, float], **keys: str) -> pa.Table:
+    def model_row(self, model: bytes, metrics: Mapping[str, float], **keys: str | int) -> pa.Table:
         """One row of a model table; the model is kept as an artifact of the MLflow run too."""
-        self.run.bytes(model, f"model/{'-'.join([self._plan.name, *keys.values()])}.safetensors")
+        names = [str(key) for key in keys.values()]
+        self.run.bytes(model, f"model/{'-'.join([self._plan.name, *names])}.safetensors")
         # One run may hold several models: each one's figures keep their own name.
-        self.note(**{"/".join([*keys.values(), name]): value for name, value in metrics.items()})
+        self.note(**{"/".join([*names, name]): value for name, value in metrics.items()})
         row = {"week": [self.week], **{name: [key] for name, key in keys.items()}}
         return pa.table({**row, "model": [model], "metrics": [json.dumps(metrics)]})
 

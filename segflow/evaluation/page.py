@@ -41,6 +41,7 @@ Shape = TypeVar("Shape")
 _ROLES: dict[str, Role] = {
     "global": "global",
     EXTRA: "control",
+    "segment_feature": "control",
     "segments": "segments",
     SHUFFLED: "diagnostic",
 }

@@ -32,16 +32,27 @@ _BLOCK = 512
 
 @dataclass(frozen=True)
 class Arm:
-    """A ranker under test: its role in the verdict, and its scores (rows, C) of the test examples `rows`."""
+    """A ranker under test: its role in the verdict, and its scores (rows, C) of the test examples `rows`.
+
+    seed: of its training, where that is not the one of everything else.
+    """
 
     name: str
     role: Role
     score: Score
+    seed: int | None = None
 
 
-def ranker_arm(name: str, role: Role, ranker: GlobalRanker, examples: Examples, grouped: Grouped | None = None) -> Arm:
+def ranker_arm(
+    name: str,
+    role: Role,
+    ranker: GlobalRanker,
+    examples: Examples,
+    grouped: Grouped | None = None,
+    seed: int | None = None,
+) -> Arm:
     """The global ranker, or what the deltas of groups of users make of it."""
-    return Arm(name, role, lambda rows: ranker.score(examples, rows, grouped))
+    return Arm(name, role, lambda rows: ranker.score(examples, rows, grouped), seed)
 
 
 def popular_items(features: Features, count: int) -> npt.NDArray[np.bool_]:
@@ -61,7 +72,7 @@ def evaluate(
     active_days: npt.NDArray[np.int64],
     seen: Seen | None = None,
 ) -> pa.Table:
-    """Rows of `ranking_results` without the week: one per user, arm and task.
+    """Rows of `ranking_results` without the week: one per user, arm with its seed, and task.
 
     Task `all` ranks every candidate, `new` only those the user never had, `beyond_popular` only those that are not
     `popular` (C,). Users without a relevant item in a task are left out of it. A user for whom an arm's scores are not all
@@ -81,10 +92,11 @@ def evaluate(
     users = [str(user) for user in week.sequences.user_ids[examples.users]]
     parts = []
     for arm in arms:
+        own_seed = seed if arm.seed is None else arm.seed
         for rows in _blocks(len(examples)):
             scores = arm.score(rows)
             if seen is not None and arm.role != "diagnostic":
-                seen(arm.name, seed, rows, scores)
+                seen(arm.name, own_seed, rows, scores)
             had = examples.had.dense(rows, examples.candidates)
             wanted = examples.wanted.dense(rows, examples.candidates)
             names = [users[row] for row in rows]
@@ -96,7 +108,7 @@ def evaluate(
             for task, hidden in left_out.items():
                 relevant = wanted if hidden is None else wanted & ~hidden
                 metrics = _metrics(scores, relevant, hidden)
-                parts.append(_rows(arm.name, seed, task, names, facts, metrics, relevant.sum(1)))
+                parts.append(_rows(arm.name, own_seed, task, names, facts, metrics, relevant.sum(1)))
     return pa.concat_tables(parts)
 
 

@@ -16,8 +16,8 @@ from segflow.segments.statistics import benjamini_hochberg
 
 Role = Literal["baseline", "global", "control", "segments", "diagnostic"]
 """baseline: popularity and other simple scorers. global: one ranker for everyone. control: global with the same
-extra training, and each placebo segmentation. segments: the rankers per real segment. diagnostic: a ranker that was
-spoiled on purpose, to see what it lives by; nothing is decided by it."""
+extra training, each placebo segmentation, and one model told the segment. segments: the rankers per real segment.
+diagnostic: a ranker that was spoiled on purpose, to see what it lives by; nothing is decided by it."""
 
 Outcome = Literal["segment", "segment only", "do not segment", "not enough data to say"]
 Decision = Literal["gain", "gain below threshold", "loss", "no proven difference"]

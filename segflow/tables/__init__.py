@@ -29,7 +29,14 @@ from segflow.tables.events import (
     USER_EDGES,
     USERS,
 )
-from segflow.tables.rankers import CONTROL_RANKERS, GLOBAL_RANKER, RECOMMENDATIONS, SEGMENT_RANKERS, SERVED_RANKER
+from segflow.tables.rankers import (
+    CONTROL_RANKERS,
+    GLOBAL_RANKER,
+    RECOMMENDATIONS,
+    REPEATED_RANKERS,
+    SEGMENT_RANKERS,
+    SERVED_RANKER,
+)
 from segflow.tables.representation import (
     BEHAVIOR_MODEL,
     ITEM_EMBEDDINGS,
@@ -80,6 +87,7 @@ ALL: dict[str, Table] = {
         GLOBAL_RANKER,
         SEGMENT_RANKERS,
         CONTROL_RANKERS,
+        REPEATED_RANKERS,
         RECOMMENDATIONS,
         SERVED_RANKER,
         RANKING_RESULTS,

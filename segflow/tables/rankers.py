@@ -26,13 +26,26 @@ SEGMENT_RANKERS = model_table(
     Column("segment_id", "VARCHAR", "segment"),
     partitions=("week", "segment_id"),
 )
-CONTROL_RANKERS = model_table(
-    "control_rankers",
-    "The same extra training without real segments: everybody as one group, and random groups of the same sizes.",
-    Column("arm", "VARCHAR", "control arm"),
+_GROUP = (
     Column("group_id", "VARCHAR", "group inside the arm"),
     Column("users", "VARCHAR[]", "members of the group"),
     Column("shares", "REAL[]", "how surely each of them belongs to it, 0 to 1"),
+)
+CONTROL_RANKERS = model_table(
+    "control_rankers",
+    "The same extra training without rankers of real segments: everybody as one group, random groups of the same sizes, and "
+    "one model that is told the segment.",
+    Column("arm", "VARCHAR", "control arm"),
+    *_GROUP,
+    key=("arm", "group_id"),
+)
+REPEATED_RANKERS = model_table(
+    "repeated_rankers",
+    "All rankers of the test trained again with other seeds: to tell luck from gain.",
+    Column("seed", "INTEGER", "seed of the training", minimum=0),
+    Column("arm", "VARCHAR", "arm of the evaluation; `global` has one row and no members"),
+    *_GROUP,
+    key=("seed", "arm", "group_id"),
 )
 
 REASONS = ("often", "due", "again", "together", "like", "segment", "popular", "profile", "contacts", "new")

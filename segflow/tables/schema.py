@@ -73,12 +73,22 @@ def share(name: str, description: str, nullable: bool = False) -> Column:
     return Column(name, "DOUBLE", description, nullable, minimum=0.0, maximum=1.0)
 
 
-def model_table(name: str, description: str, *extra: Column, partitions: Sequence[str] = ("week",)) -> Table:
-    """A table whose rows hold a model as safetensors bytes: atomic, versioned and stored like any other table."""
+def model_table(
+    name: str,
+    description: str,
+    *extra: Column,
+    partitions: Sequence[str] = ("week",),
+    key: Sequence[str] | None = None,
+) -> Table:
+    """A table whose rows hold a model as safetensors bytes: atomic, versioned and stored like any other table.
+
+    key: which of the extra columns tell the models of a week apart; all of them by default.
+    """
     columns = (
         WEEK,
         *extra,
         Column("model", "BLOB", "parameters and settings as safetensors"),
         Column("metrics", "VARCHAR", "training and validation figures as JSON"),
     )
-    return Table(name, description, columns, key=("week", *(one.name for one in extra)), partitions=partitions)
+    key = [one.name for one in extra] if key is None else key
+    return Table(name, description, columns, key=("week", *key), partitions=partitions)

@@ -249,7 +249,9 @@ def segment_targets(found: SegmentSpeed) -> Iterator[Target]:
     one_pass = "all segments and controls in one pass"
     seconds = f"{found.ratio:.2f}, {found.arms:.1f} s and {found.fit:.1f} s on one thread"
     yield Target(
-        f"{one_pass}: at most {ASKED_RATIO:g} times the global ranker's training", seconds, found.ratio <= ASKED_RATIO
+        f"ladder: all arms but the global ranker, at most {ASKED_RATIO:g} times its training, over the same seeds",
+        seconds,
+        found.ratio <= ASKED_RATIO,
     )
     asked = f"{one_pass}: at least {ASKED_SPEEDUP:g} times as fast as passes through the backbone"
     yield Target(asked, f"{found.speedup:.1f}", found.speedup >= ASKED_SPEEDUP)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from segflow.config.rankers import SegmentMethod
 from segflow.rankers.deltas import Membership
 from segflow.rankers.examples import Examples, training_cuts
 from segflow.rankers.global_ranker import Frozen, GlobalRanker, fit_global_ranker
@@ -33,13 +34,13 @@ class SegmentSpeed:
     """Seconds, of one run, with the examples there."""
 
     fit: float  # the global ranker
-    arms: float  # segments, everybody, and all placebos: training and gates
-    training: float  # the same, training alone
+    arms: float  # segments, everybody, all placebos, and one model told the segment: training and gates
+    training: float  # the same without the last one, training alone
     own_pass: float  # training one of these arms with the behaviour model and the global ranker run anew
 
     @property
     def ratio(self) -> float:
-        """All arms over the global ranker's fit."""
+        """All arms but the global ranker over its fit, and so over any number of seeds."""
         return self.arms / self.fit
 
     @property
@@ -75,7 +76,9 @@ def segment_speed(week: RankingWeek, seed: int = 0) -> SegmentSpeed:
     segment = np.arange(week.history.users) % SEGMENTS
     divisions = [segment, np.zeros_like(segment), *(rng.permutation(segment) for _ in range(PLACEBOS))]
     arms = [Membership.certain(one) for one in divisions]
-    both, _ = _timed(lambda: fit_segment_rankers(ranker, training, validation, arms, week.config, seed))
+    ladder: list[SegmentMethod] = [*(week.config.segment_method for _ in arms), "feature"]
+    told = [*arms, arms[0]]
+    both, _ = _timed(lambda: fit_segment_rankers(ranker, training, validation, told, week.config, seed, ladder))
     alone, _ = _timed(lambda: train_deltas(ranker, training, arms, week.config, seed))
     own, _ = _timed(lambda: train_deltas(_Anew(week, ranker), training, arms[:1], week.config, seed))
     return SegmentSpeed(fit, both, alone, own)

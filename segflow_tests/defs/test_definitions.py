@@ -128,6 +128,7 @@ def test_only_what_tunes_and_tests_reads_the_snapshot_week() -> None:
         "global_ranker",
         "segment_rankers",
         "control_rankers",
+        "repeated_rankers",
         "recommendations",
         "served_ranker",
         "ranking_results",

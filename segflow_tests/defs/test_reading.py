@@ -13,8 +13,10 @@ import pytest
 
 from segflow.config import RankerConfig, UserEmbeddingConfig
 from segflow.defs import reading
-from segflow.defs.reading import chosen_views, ranking_week
+from segflow.defs.reading import chosen_views, ranking_week, repeated_arms
 from segflow.defs.step import Step
+from segflow.rankers import segment_rankers
+from segflow.rankers.global_ranker import GlobalRanker
 from segflow.rankers.snapshot import RankingWeek
 from segflow.representation.behavior import BehaviorModel
 from segflow.tables import BEHAVIOR_MODEL, EVENTS, REPRESENTATION_PROBE, Table
@@ -102,3 +104,30 @@ def test_a_ranking_week_is_kept_until_what_it_was_made_from_changes(monkeypatch:
         assert ranking_week(cast(Step, other)) is not kept
         assert len(made) == number
     assert len(reading._KEPT) == 1
+
+
+def test_a_repeat_is_read_with_its_own_global_ranker(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = {"users": [], "shares": [], "group_id": "everybody", "arm": "global"}
+    own = {"users": ["a"], "shares": [1.0], "model": b"delta"}
+    rows = [
+        {"seed": 2000, **whole, "model": b"two"},
+        {"seed": 1000, "arm": "segments", "group_id": "s001", **own},
+        {"seed": 1000, "arm": "segments", "group_id": "s002", **own, "users": ["b", "c"], "shares": [0.5, 0.6]},
+        {"seed": 1000, **whole, "model": b"one"},
+    ]
+    step = SimpleNamespace(config=SimpleNamespace(rankers=RankerConfig()), read=lambda _: pa.Table.from_pylist(rows))
+    monkeypatch.setattr(GlobalRanker, "from_bytes", lambda data: data)
+    monkeypatch.setattr(segment_rankers, "read_deltas", list)
+    found = list(repeated_arms(cast(Step, step), ["a", "b", "d"]))
+    assert [one[:3] for one in found] == [
+        (1000, "global", b"one"),
+        (1000, "segments", b"one"),
+        (2000, "global", b"two"),
+    ]
+    assert [one[3] is None for one in found] == [True, False, True]
+    grouped = found[1][3]
+    assert grouped is not None
+    assert grouped.deltas == [b"delta", b"delta"]
+    assert grouped.membership.group.tolist() == [0, 1, -1]
+    step.config.rankers = RankerConfig(repeats=0)
+    assert list(repeated_arms(cast(Step, step), ["a"])) == []

@@ -78,6 +78,23 @@ def test_the_most_popular_items_are_those_of_the_last_week_and_no_other() -> Non
     assert np.flatnonzero(popular_items(features, 50)).tolist() == [1, 2, 4, 5, 7]  # type: ignore[arg-type]
 
 
+def test_an_arm_trained_again_has_rows_of_its_own_seed() -> None:
+    other = np.random.default_rng(2).permuted(SCORES, axis=1)
+    arms = [
+        Arm("popularity", "baseline", lambda rows: SCORES[rows]),
+        Arm("global", "global", lambda rows: SCORES[rows]),
+        Arm("global", "global", lambda rows: other[rows], seed=1005),
+    ]
+    rows = evaluate(arms, WEEK, make_examples(), {}, 5, POPULAR, DAYS)  # type: ignore[arg-type]
+    rows = rows.filter(pc.field("task") == "all")
+    counts = rows.group_by(["arm", "seed", "task"]).aggregate([("user_id", "count_distinct")]).to_pylist()
+    assert {(row["arm"], row["seed"]) for row in counts} == {("popularity", 5), ("global", 5), ("global", 1005)}
+    assert {row["user_id_count_distinct"] for row in counts} == {USERS}
+    again = rows.filter(pc.field("seed") == 1005).sort_by("user_id")
+    expected = ranking_metrics(other, WANTED.dense(np.arange(USERS), ITEMS))["ndcg_10"]
+    np.testing.assert_allclose(again["ndcg_10"], expected)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_users_whose_scores_are_no_numbers_are_kept_and_get_nothing(bad: float) -> None:
     scores = SCORES.copy()

@@ -48,7 +48,7 @@ SMALL: Mapping[str, Any] = {
     },
     "probe": {"bootstrap_samples": 100, "autoencoder_epochs": 1},
     "segments": {"k_max": 6, "bootstraps": 10},
-    "rankers": {"steps": 40, "check_every": 20, "delta_steps": 10, "training_weeks": 3, "placebos": 1},
+    "rankers": {"steps": 40, "check_every": 20, "delta_steps": 10, "training_weeks": 3, "placebos": 1, "repeats": 1},
     "compute": {"memory_limit": "1GB"},
 }
 """Settings with which a week takes seconds; what is learned is still good enough to find planted segments."""

@@ -92,6 +92,28 @@ def test_every_source_row_is_an_event_or_in_quarantine_for_its_reason(made: Made
     assert reasons == made.log.dirt
 
 
+def test_every_trained_arm_is_tested_by_two_seeds_and_what_is_served_by_one(
+    made: Made, instance: dg.DagsterInstance
+) -> None:
+    week = made.weeks[1]
+    trained = {"global", "segments", "global_extra", "placebo_1", "segment_feature"}
+    repeated = made.project.read(tables.REPEATED_RANKERS, {"week": week}).to_pylist()
+    assert {(row["seed"], row["arm"]) for row in repeated} == {(1000, arm) for arm in trained}
+    results = made.project.read(tables.RANKING_RESULTS, {"week": week}).to_pandas()
+    seeds = results.groupby("arm")["seed"].agg(set).to_dict()
+    assert {arm for arm, found in seeds.items() if found == {0, 1000}} == trained
+    assert {arm for arm, found in seeds.items() if found == {0}} == set(seeds) - trained
+    means = results[results["arm"] == "global"].groupby("seed")["ndcg_20"].mean()
+    assert means[0] != means[1000]
+    quality = made.project.read(tables.LIST_QUALITY, {"week": week}).to_pandas()
+    assert not quality.duplicated(["arm", "diversity_weight"]).any()
+    event = instance.get_latest_materialization_event(dg.AssetKey("repeated_rankers"))
+    assert event is not None
+    assert event.asset_materialization is not None
+    seconds = [event.asset_materialization.metadata[f"training_seconds_{part}"].value for part in ("global", "groups")]
+    assert min(map(float, seconds)) > 0  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("name", sorted(WRITTEN))
 def test_a_materialization_says_what_was_written_and_leads_to_its_mlflow_run(
     made: Made, instance: dg.DagsterInstance, name: str

@@ -43,7 +43,7 @@ source:
     columns: {{item_id: product, title: name, category: department, price: price}}
 calendar: {{start: {start}, end: {end}}}
 behavior: {{epochs: 3, width: 32}}
-rankers: {{steps: 40, delta_steps: 10, training_weeks: 3, placebos: 1}}
+rankers: {{steps: 40, delta_steps: 10, training_weeks: 3, placebos: 1, repeats: 1}}
 segments: {{k_max: 5}}
 tracking: {{ui: "{mlflow}"}}
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -24,12 +25,16 @@ from segflow.defs.reading import (
     global_ranker_of,
     microseconds,
     ranking_week,
+    repeated_arms,
     segment_groups,
     segments_of,
     stability_of,
 )
 from segflow.defs.step import Step
 from segflow.sql import load
+
+if TYPE_CHECKING:
+    from segflow.evaluation.verdict import Role
 
 GROUP = "evaluation"
 # What else makes the charts of a page.
@@ -57,6 +62,7 @@ CHART_FILES = [
         tables.GLOBAL_RANKER: SAME_WEEK,
         tables.SEGMENT_RANKERS: SEGMENTS_OF_WEEK,
         tables.CONTROL_RANKERS: SAME_WEEK,
+        tables.REPEATED_RANKERS: SAME_WEEK,
         tables.USER_SEGMENTS: SAME_WEEK,
     },
     partitions=WEEKLY,
@@ -90,11 +96,17 @@ def ranking_results(step: Step) -> None:
         ranker_arm("segments", "segments", ranker, examples, segment_groups(step, week.sequences.user_ids)),
         shuffled_arm(week, examples, ranker, step.config.seed),
     ]
+    roles: dict[str, Role] = {"global": "global", "segments": "segments"}
+    again = [
+        ranker_arm(name, roles.get(name, "control"), trained, examples, grouped, seed)
+        for seed, name, trained, grouped in repeated_arms(step, week.sequences.user_ids)
+    ]
     popular = popular_items(features, step.config.evaluation.popular_items)
     days = active_days(week.sequences, microseconds(step.week + timedelta(days=7)))
     one_out = LeaveOneOut(first_items(week, examples))
-    rows = evaluate(arms, week, examples, segment_of, step.config.seed, popular, days, one_out)
+    rows = evaluate([*arms, *again], week, examples, segment_of, step.config.seed, popular, days, one_out)
     categories = {row["item_id"]: (row["category"] or ["none"])[0] for row in step.read(tables.ITEMS).to_pylist()}
+    # Of lists only those of the first training, which is what is served.
     qualities = list_qualities(arms, week, examples, categories, candidate_vectors(step, week))
     step.note(test_users=len(examples), candidates=examples.candidates)
     step.note(**{f"tuned/{one.arm}": one.settings for one in tuning if one.chosen})

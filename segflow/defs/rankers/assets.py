@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -34,9 +36,12 @@ from segflow.defs.reading import (
 from segflow.defs.step import Step, storage_key
 from segflow.errors import UserError
 from segflow.rankers.rules import digest_of_file
+from segflow.tables import Table
+
+if TYPE_CHECKING:
+    from segflow.rankers.arms import FittedGroup
 
 GROUP = "rankers"
-EVERYBODY = "global_extra"
 
 
 @materializes(
@@ -71,8 +76,7 @@ def global_ranker(step: Step) -> None:
         config,
         step.config.seed,
         curve,
-        # Another version of the code would not go on where this one stopped.
-        Path(config.checkpoints) / f"global_ranker-{step.week}-{step.code_version}.safetensors",
+        _checkpoint(step)(step.config.seed),
     )
     step.note(candidates=len(week.candidate_ids), training_examples=len(week.training))
     step.write(tables.GLOBAL_RANKER, step.model_row(ranker.to_bytes(), curve.best("valid_loss")))
@@ -99,29 +103,20 @@ def global_ranker(step: Step) -> None:
 )
 def segment_rankers(step: Step) -> None:
     """Deltas on the frozen global ranker, gated on the snapshot week. One trained alone equals one trained with all."""
-    from segflow.rankers.deltas import Membership
-    from segflow.rankers.segment_rankers import fit_segment_rankers
+    from segflow.rankers.arms import SEGMENTS, Division, fit_divisions
 
     week, ranker, members = ranking_week(step), global_ranker_of(step), members_of(step)
-    wanted = sorted(str(storage_key(key)[1]) for key in step.keys)
-    living = sorted({segment for segment, _ in members.values()})
-    missing = sorted(set(wanted) - set(living))
-    if len(missing) == len(wanted):
-        raise UserError(
-            f"segment_rankers: week {step.week} has no segment {', '.join(missing)}; it has: {', '.join(living)}"
-        )
+    wanted = {str(storage_key(key)[1]) for key in step.keys}
+    living = {segment for segment, _ in members.values()}
+    if not wanted & living:
+        missing, there = (", ".join(sorted(some)) for some in (wanted, living))
+        raise UserError(f"segment_rankers: week {step.week} has no segment {missing}; it has: {there}")
     # A range over segment ids may hold some that live in other weeks only: their partitions of this week stay empty.
-    wanted = [segment for segment in wanted if segment in living]
-    arm = Membership.of(week.sequences.user_ids, wanted, members)
-    config, seed = step.config.rankers, step.config.seed
-    (deltas,) = fit_segment_rankers(ranker, week.training, week.validation(), [arm], config, seed)
+    own = {user: member for user, member in members.items() if member[0] in wanted}
+    division = Division(SEGMENTS, own, step.config.rankers.segment_method)
     rows = [
-        step.model_row(
-            deltas.only(code).to_bytes(),
-            {"users": int((arm.group == code).sum()), "gate": float(deltas.gate[code])},
-            segment_id=segment,
-        )
-        for code, segment in enumerate(wanted)
+        step.model_row(one.model, {"users": len(one.shares), "gate": one.gate}, segment_id=one.group_id)
+        for one in fit_divisions(ranker, week, [division], step.config.seed)
     ]
     step.write(tables.SEGMENT_RANKERS, pa.concat_tables(rows))
 
@@ -143,29 +138,64 @@ def segment_rankers(step: Step) -> None:
 )
 def control_rankers(step: Step) -> None:
     """A gain that random groups of the same sizes share is a gain of more training, not of segments."""
-    from segflow.rankers.deltas import Membership
-    from segflow.rankers.segment_rankers import fit_segment_rankers
-    from segflow.rankers.snapshot import placebo_groups
+    from segflow.rankers.arms import control_divisions, fit_divisions
 
-    week, ranker, members = ranking_week(step), global_ranker_of(step), members_of(step)
-    config, seed = step.config.rankers, step.config.seed
-    arms = {EVERYBODY: dict.fromkeys(members, ("everybody", 1.0))}
-    arms |= {f"placebo_{number}": placebo_groups(members, seed + number) for number in range(1, config.placebos + 1)}
-    # A week without segments needs no controls.
-    arms = arms if members else {}
-    names = {arm: sorted({group for group, _ in dealt.values()}) for arm, dealt in arms.items()}
-    groups = [Membership.of(week.sequences.user_ids, names[arm], dealt) for arm, dealt in arms.items()]
-    fitted = fit_segment_rankers(ranker, week.training, week.validation(), groups, config, seed)
-    rows = []
-    for (arm, dealt), deltas in zip(arms.items(), fitted, strict=True):
-        for code, name in enumerate(names[arm]):
-            own = {user: share for user, (group, share) in sorted(dealt.items()) if group == name}
-            figures = {"users": len(own), "gate": float(deltas.gate[code])}
-            row = step.model_row(deltas.only(code).to_bytes(), figures, arm=arm, group_id=name)
-            row = row.append_column("users", pa.array([list(own)], pa.list_(pa.string())))
-            rows.append(row.append_column("shares", pa.array([list(own.values())], pa.list_(pa.float32()))))
-    everything = pa.concat_tables(rows) if rows else tables.CONTROL_RANKERS.arrow.empty_table()
-    step.write(tables.CONTROL_RANKERS, everything.select(tables.CONTROL_RANKERS.column_names))
+    week, ranker, seed = ranking_week(step), global_ranker_of(step), step.config.seed
+    controls = control_divisions(members_of(step), step.config.rankers, seed)
+    rows = [_group_row(step, one) for one in fit_divisions(ranker, week, controls, seed)]
+    step.write(tables.CONTROL_RANKERS, _in_order(tables.CONTROL_RANKERS, rows))
+
+
+@materializes(
+    tables.REPEATED_RANKERS,
+    group=GROUP,
+    reads={
+        tables.EVENTS: HISTORY_AND_WEEK,
+        tables.ITEM_EMBEDDINGS: SNAPSHOT,
+        tables.BEHAVIOR_MODEL: SAME_WEEK,
+        tables.USER_SEGMENTS: SAME_WEEK,
+    },
+    partitions=WEEKLY,
+    code=["rankers", "representation/sequences.py"],
+    settings=["rankers", "seed"],
+    kinds=["pytorch"],
+)
+def repeated_rankers(step: Step) -> None:
+    """The global ranker, the segments and the controls, `rankers.repeats` times; placebo groups are dealt anew each time."""
+    from segflow.rankers.arms import GLOBAL, FittedGroup, repeat, repeat_seed
+
+    rows, seconds = [], {"global": 0.0, "groups": 0.0}
+    for number in range(1, step.config.rankers.repeats + 1):
+        seed = repeat_seed(step.config.seed, number)
+        one = repeat(ranking_week(step), members_of(step), seed, _checkpoint(step))
+        step.log(f"repeated_rankers: all rankers of the test are trained by seed {seed}")
+        everyone = FittedGroup(GLOBAL, "everybody", {}, one.ranker.to_bytes(), 1.0)
+        rows += [_group_row(step, group, seed=seed) for group in (everyone, *one.groups)]
+        seconds = {"global": seconds["global"] + one.global_seconds, "groups": seconds["groups"] + one.group_seconds}
+    # By the clock on the wall: no figure of a table, since those are the same each time.
+    step.note(**{f"training_seconds_{part}": total for part, total in seconds.items()})
+    step.write(tables.REPEATED_RANKERS, _in_order(tables.REPEATED_RANKERS, rows))
+
+
+def _checkpoint(step: Step) -> Callable[[int], Path]:
+    """Seed -> where an interrupted training goes on. Another version of the code would not go on where this one stopped."""
+    folder = Path(step.config.rankers.checkpoints)
+    name = f"global_ranker-{step.week}-{step.code_version}"
+    return lambda seed: folder / f"{name}-{seed}.safetensors"
+
+
+def _group_row(step: Step, group: FittedGroup, **keys: int) -> pa.Table:
+    """A group of an arm with its members, as a row of the tables that hold those."""
+    figures = {"users": len(group.shares), "gate": group.gate}
+    row = step.model_row(group.model, figures, **keys, arm=group.arm, group_id=group.group_id)
+    row = row.append_column("users", pa.array([list(group.shares)], pa.list_(pa.string())))
+    return row.append_column("shares", pa.array([list(group.shares.values())], pa.list_(pa.float32())))
+
+
+def _in_order(table: Table, rows: Sequence[pa.Table]) -> pa.Table:
+    """The rows with the columns of the table; none are an empty table."""
+    everything = pa.concat_tables(rows) if rows else table.arrow.empty_table()
+    return everything.select(table.column_names)
 
 
 @materializes(

@@ -29,12 +29,14 @@ def test_a_method_is_trained_controlled_tested_listed_and_served(made: Made, tmp
     done = project.segflow("run", "--week", str(week))
     assert done.returncode == 0, done.stderr
 
-    for table in (SEGMENT_RANKERS, CONTROL_RANKERS):
+    # Whatever the segments get, one control is told the segment.
+    for table, kinds in ((SEGMENT_RANKERS, {method}), (CONTROL_RANKERS, {method, "feature"})):
         models = project.read(table, {"week": week})["model"]
         assert len(models) > 1
-        assert {unpack(model.as_py())[1]["kind"] for model in models} == {method}
+        assert {unpack(model.as_py())[1]["kind"] for model in models} == kinds
     arms = set(project.read(tables.RANKING_RESULTS, {"week": week})["arm"].to_pylist())
     assert {"global", "global_extra", "placebo_1", "segments"} <= arms
+    assert ("segment_feature" in arms) == (method != "feature")
     assert project.read(tables.SERVED_RANKER, {"week": week})["arm"].to_pylist() == ["global", "segments"]
     gates = [json.loads(row)["gate"] for row in project.read(SEGMENT_RANKERS, {"week": week})["metrics"].to_pylist()]
     own = "segment" in set(project.read(tables.RECOMMENDATIONS, {"week": week})["arm"].to_pylist())

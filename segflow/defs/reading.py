@@ -317,8 +317,8 @@ def control_groups(step: Step, user_ids: Iterable[str]) -> dict[str, Grouped]:
     return _arms_of(step.read(tables.CONTROL_RANKERS).to_pylist() if members_of(step) else [], list(user_ids))
 
 
-def repeated_arms(step: Step, user_ids: Iterable[str]) -> Iterator[tuple[int, str, GlobalRanker, Grouped | None]]:
-    """Seed, arm, its global ranker and what its groups add for `user_ids`, of each arm of each repeat of the training."""
+def repeated_arms(step: Step, user_ids: Iterable[str]) -> Iterator[tuple[int, GlobalRanker, dict[str, Grouped | None]]]:
+    """Of each repeat of the training its seed, its global ranker, and arm -> what the arm's groups add for `user_ids`."""
     from segflow.rankers.arms import GLOBAL
     from segflow.rankers.global_ranker import GlobalRanker
 
@@ -327,10 +327,8 @@ def repeated_arms(step: Step, user_ids: Iterable[str]) -> Iterator[tuple[int, st
     for seed in sorted({row["seed"] for row in rows}):
         of_seed = [row for row in rows if row["seed"] == seed]
         (whole,) = (row["model"] for row in of_seed if row["arm"] == GLOBAL)
-        ranker = GlobalRanker.from_bytes(whole)
-        yield seed, GLOBAL, ranker, None
-        for arm, grouped in _arms_of([row for row in of_seed if row["arm"] != GLOBAL], user_ids).items():
-            yield seed, arm, ranker, grouped
+        groups = _arms_of([row for row in of_seed if row["arm"] != GLOBAL], user_ids)
+        yield seed, GlobalRanker.from_bytes(whole), {GLOBAL: None, **groups}
 
 
 def _arms_of(rows: Iterable[dict[str, Any]], user_ids: Sequence[str]) -> dict[str, Grouped]:

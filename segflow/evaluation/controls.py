@@ -1,12 +1,12 @@
-"""Whether the controls control: placebos centred on zero, and what the same extra training gains without any segments.
+"""The role of each arm, and whether the controls control: placebos centred on zero, and what extra training gains by itself.
 
-What lives here: gains of the control arms over one another, and the sentences that say what follows. What does not: the
-comparison that the verdict rests on (summary.py, verdict.py).
+What lives here: roles by the arms' names, gains of the control arms over one another, and the sentences that say what
+follows. What does not: the comparison that the verdict rests on (summary.py, verdict.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from segflow.config import EvaluationConfig
 from segflow.evaluation.results import Task, estimates
 from segflow.evaluation.statistics import Estimate
-from segflow.evaluation.verdict import signed
+from segflow.evaluation.verdict import Role, signed
 from segflow.pages import percent
 
 EXTRA = "global_extra"
@@ -23,6 +23,18 @@ PLACEBO = "placebo_"
 """What the names of random segmentations begin with."""
 SHUFFLED = "global_shuffled"
 """The diagnostic arm: the global ranker without the order of histories."""
+_ROLES: dict[str, Role] = {
+    "global": "global",
+    EXTRA: "control",
+    "segment_feature": "control",
+    "segments": "segments",
+    SHUFFLED: "diagnostic",
+}
+
+
+def roles_of(arms: Iterable[str]) -> dict[str, Role]:
+    """The role of each arm by its name: placebos are controls, what is no ranker of ours is a baseline."""
+    return {arm: "control" if arm.startswith(PLACEBO) else _ROLES.get(arm, "baseline") for arm in sorted(arms)}
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segflow.evaluation.controls import SHUFFLED
-from segflow.evaluation.protocol import Arm, ranker_arm
+from segflow.evaluation.protocol import Arm, ranker_arms
 from segflow.rankers.examples import Examples
 from segflow.rankers.global_ranker import GlobalRanker
 from segflow.rankers.snapshot import RankingWeek
@@ -32,7 +32,8 @@ def shuffled_arm(week: RankingWeek, examples: Examples, ranker: GlobalRanker, se
     history = shuffled_moments(week.sequences.before(cut), seed)
     cuts = np.full(len(examples), cut, np.int64)
     states = week.backbone.states(history, cuts, examples.users, "last")
-    return ranker_arm(SHUFFLED, "diagnostic", ranker, replace(examples, states=states))
+    (arm,) = ranker_arms(ranker, replace(examples, states=states), {SHUFFLED: None})
+    return arm
 
 
 def shuffled_moments(sequences: EventSequences, seed: int) -> EventSequences:

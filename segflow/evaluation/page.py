@@ -6,7 +6,7 @@ The statistics are in `summary.py`, the page itself in `report.py`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import date
 from functools import partial
@@ -25,26 +25,18 @@ from segflow.evaluation.content import (
     SweepRow,
     TuningRow,
 )
-from segflow.evaluation.controls import EXTRA, PLACEBO, SHUFFLED
+from segflow.evaluation.controls import roles_of
 from segflow.evaluation.drawings import first_chart
 from segflow.evaluation.groups import Background
 from segflow.evaluation.lists import ListQuality
 from segflow.evaluation.markdown import markdown
 from segflow.evaluation.report import render
 from segflow.evaluation.summary import PRIMARY_TASK, EvaluationSummary, summarize
-from segflow.evaluation.verdict import Role
 from segflow.representation.probe_rows import ProbeRow
 from segflow.segments.drawing import Picture
 
 Row = dict[str, Any]
 Shape = TypeVar("Shape")
-_ROLES: dict[str, Role] = {
-    "global": "global",
-    EXTRA: "control",
-    "segment_feature": "control",
-    "segments": "segments",
-    SHUFFLED: "diagnostic",
-}
 _SHOWN = 6
 
 
@@ -62,11 +54,6 @@ class Report:
     outcome: str
     sentence: str
     figures: dict[str, float]
-
-
-def roles_of(arms: Iterable[str]) -> dict[str, Role]:
-    """The role of each arm by its name: placebos are controls, what is no ranker of ours is a baseline."""
-    return {arm: "control" if arm.startswith(PLACEBO) else _ROLES.get(arm, "baseline") for arm in sorted(arms)}
 
 
 def write_report(

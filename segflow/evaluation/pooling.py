@@ -13,7 +13,7 @@ import pandas as pd
 
 from segflow.config import EvaluationConfig
 from segflow.errors import UserError
-from segflow.evaluation.page import roles_of
+from segflow.evaluation.controls import roles_of
 from segflow.evaluation.summary import EvaluationSummary, summarize
 
 

@@ -14,13 +14,14 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from segflow.errors import UserError
+from segflow.evaluation.controls import roles_of
 from segflow.evaluation.lists import DIVERSITY_WEIGHTS, Judges, ListQuality, list_quality
 from segflow.evaluation.metrics import CUTOFFS, METRICS, ranking_metrics, top_k
 from segflow.evaluation.verdict import Role
 from segflow.rankers.deltas import Grouped
 from segflow.rankers.examples import Examples
 from segflow.rankers.features import Features
-from segflow.rankers.global_ranker import GlobalRanker
+from segflow.rankers.global_ranker import Frozen, GlobalRanker
 from segflow.rankers.reranking import marginal_relevance_orders, pool_size, unit_vectors
 from segflow.rankers.snapshot import RankingWeek
 from segflow.rankers.top import top_items
@@ -43,16 +44,28 @@ class Arm:
     seed: int | None = None
 
 
-def ranker_arm(
-    name: str,
-    role: Role,
+def ranker_arms(
     ranker: GlobalRanker,
     examples: Examples,
-    grouped: Grouped | None = None,
+    arms: Mapping[str, Grouped | None],
     seed: int | None = None,
-) -> Arm:
-    """The global ranker, or what the deltas of groups of users make of it."""
-    return Arm(name, role, lambda rows: ranker.score(examples, rows, grouped), seed)
+) -> list[Arm]:
+    """Arms by name: the global ranker itself, or what the deltas of groups of users make of it.
+
+    The ranker runs once for rows that all of these arms are asked for one after the other.
+    """
+    last: dict[bytes, Frozen] = {}
+
+    def frozen(rows: npt.NDArray[np.int64]) -> Frozen:
+        if (key := rows.tobytes()) not in last:
+            last.clear()
+            last[key] = ranker.frozen(examples, rows)
+        return last[key]
+
+    return [
+        Arm(name, role, lambda rows, name=name: ranker.score(examples, rows, arms[name], frozen(rows)), seed)  # type: ignore[misc]
+        for name, role in roles_of(arms).items()
+    ]
 
 
 def popular_items(features: Features, count: int) -> npt.NDArray[np.bool_]:
@@ -91,20 +104,21 @@ def evaluate(
         )
     users = [str(user) for user in week.sequences.user_ids[examples.users]]
     parts = []
-    for arm in arms:
-        own_seed = seed if arm.seed is None else arm.seed
-        for rows in _blocks(len(examples)):
+    # Arm after arm for the same users: what several arms have in common is then found once.
+    for rows in _blocks(len(examples)):
+        had = examples.had.dense(rows, examples.candidates)
+        wanted = examples.wanted.dense(rows, examples.candidates)
+        names = [users[row] for row in rows]
+        facts = {
+            "segment_id": [segment_of.get(name, "unassigned") for name in names],
+            "active_days": pa.array(active_days[examples.users[rows]], pa.int32()),
+        }
+        left_out = {"all": None, "new": had, "beyond_popular": np.broadcast_to(popular, had.shape)}
+        for arm in arms:
+            own_seed = seed if arm.seed is None else arm.seed
             scores = arm.score(rows)
             if seen is not None and arm.role != "diagnostic":
                 seen(arm.name, own_seed, rows, scores)
-            had = examples.had.dense(rows, examples.candidates)
-            wanted = examples.wanted.dense(rows, examples.candidates)
-            names = [users[row] for row in rows]
-            facts = {
-                "segment_id": [segment_of.get(name, "unassigned") for name in names],
-                "active_days": pa.array(active_days[examples.users[rows]], pa.int32()),
-            }
-            left_out = {"all": None, "new": had, "beyond_popular": np.broadcast_to(popular, had.shape)}
             for task, hidden in left_out.items():
                 relevant = wanted if hidden is None else wanted & ~hidden
                 metrics = _metrics(scores, relevant, hidden)
@@ -129,16 +143,20 @@ def list_qualities(
         vectors: (C, d) text vectors of the candidates.
     """
     judges = _judges(week.features_after(), week.candidate_ids, examples, category_of, vectors)
-    qualities: list[ListQuality] = []
-    varied: list[ListQuality] = []
-    for arm in (one for one in arms if one.role != "diagnostic"):
-        weights = (0.0, *(DIVERSITY_WEIGHTS if arm.role == "segments" else ()))
-        lists = [_lists(arm, examples, rows, judges.vectors, weights, count) for rows in _blocks(len(examples))]
-        for number, weight in enumerate(weights):
-            top = np.concatenate([block[number] for block in lists])
-            row = list_quality(arm.name, top, _ndcg(top, examples), judges, weight)
-            (varied if weight else qualities).append(row)
-    return [*qualities, *varied]
+    judged = [arm for arm in arms if arm.role != "diagnostic"]
+    weights = {arm.name: (0.0, *(DIVERSITY_WEIGHTS if arm.role == "segments" else ())) for arm in judged}
+    lists: dict[tuple[str, float], list[npt.NDArray[np.int64]]] = {}
+    for rows in _blocks(len(examples)):
+        for arm in judged:
+            of_arm = _lists(arm, examples, rows, judges.vectors, weights[arm.name], count)
+            for weight, block in zip(weights[arm.name], of_arm, strict=True):
+                lists.setdefault((arm.name, weight), []).append(block)
+    whole = {key: np.concatenate(blocks) for key, blocks in lists.items()}
+    # Lists that were re-ranked come last.
+    return [
+        list_quality(arm, top, _ndcg(top, examples), judges, weight)
+        for (arm, weight), top in sorted(whole.items(), key=lambda one: one[0][1] > 0.0)
+    ]
 
 
 def _judges(

@@ -131,14 +131,23 @@ class GlobalRanker:
         )
 
     def score(
-        self, examples: Examples, rows: npt.NDArray[np.int64], deltas: Added | None = None
+        self,
+        examples: Examples,
+        rows: npt.NDArray[np.int64],
+        deltas: Added | None = None,
+        frozen: Frozen | None = None,
     ) -> npt.NDArray[np.float32]:
-        """(rows, C) float32 scores of the examples ``rows``; pass a block of users at a time."""
+        """(rows, C) float32 scores of the examples ``rows``; pass a block of users at a time.
+
+        Args:
+            frozen: what ``frozen`` gave for the same rows before, which spares running the network.
+        """
         with torch.inference_mode():
-            if deltas is None:
+            if deltas is None and frozen is None:
                 return self.network(examples.batch(rows)).numpy()
-            frozen = self.frozen(examples, rows)
-            return (frozen.scores + deltas.added(frozen, self.item_vectors)).numpy()
+            frozen = frozen or self.frozen(examples, rows)
+            scores = frozen.scores if deltas is None else frozen.scores + deltas.added(frozen, self.item_vectors)
+            return scores.numpy()
 
     def to_bytes(self) -> bytes:
         """Safetensors with the candidates as metadata."""

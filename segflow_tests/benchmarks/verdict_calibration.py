@@ -19,9 +19,9 @@ import torch
 
 from segflow.config import BehaviorConfig, EvaluationConfig, RankerConfig
 from segflow.evaluation.baselines import tuned_baselines
+from segflow.evaluation.controls import roles_of
 from segflow.evaluation.diagnostics import active_days
-from segflow.evaluation.page import roles_of
-from segflow.evaluation.protocol import evaluate, popular_items, ranker_arm
+from segflow.evaluation.protocol import evaluate, popular_items, ranker_arms
 from segflow.evaluation.statistics import Estimate
 from segflow.evaluation.summary import PRIMARY_TASK, summarize
 from segflow.evaluation.verdict import Verdict
@@ -94,10 +94,8 @@ def tested(log: PlantedTastes, seed: int) -> pd.DataFrame:
     fitted = fit_segment_rankers(ranker, training, validation, groups, _RANKER, seed)
     examples, features = week.after(), week.features_after()
     baselines, _ = tuned_baselines(week, examples, features, segment_of)
-    arms = [*baselines, ranker_arm("global", "global", ranker, examples)]
-    for name, deltas, group in zip(dealt, fitted, groups, strict=True):
-        role = "segments" if name == "segments" else "control"
-        arms.append(ranker_arm(name, role, ranker, examples, Grouped(deltas, group)))
+    trained = {name: Grouped(deltas, group) for name, deltas, group in zip(dealt, fitted, groups, strict=True)}
+    arms = [*baselines, *ranker_arms(ranker, examples, {"global": None, **trained})]
     days = active_days(week.sequences, log.snapshot_us + MICROSECONDS_PER_WEEK)
     popular = popular_items(features, EvaluationConfig().popular_items)
     return evaluate(arms, week, examples, segment_of, seed, popular, days).to_pandas()

@@ -119,13 +119,10 @@ def test_a_repeat_is_read_with_its_own_global_ranker(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(GlobalRanker, "from_bytes", lambda data: data)
     monkeypatch.setattr(segment_rankers, "read_deltas", list)
     found = list(repeated_arms(cast(Step, step), ["a", "b", "d"]))
-    assert [one[:3] for one in found] == [
-        (1000, "global", b"one"),
-        (1000, "segments", b"one"),
-        (2000, "global", b"two"),
-    ]
-    assert [one[3] is None for one in found] == [True, False, True]
-    grouped = found[1][3]
+    assert [one[:2] for one in found] == [(1000, b"one"), (2000, b"two")]
+    assert found[1][2] == {"global": None}
+    assert set(found[0][2]) == {"global", "segments"}
+    grouped = found[0][2]["segments"]
     assert grouped is not None
     assert grouped.deltas == [b"delta", b"delta"]
     assert grouped.membership.group.tolist() == [0, 1, -1]

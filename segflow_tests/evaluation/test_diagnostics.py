@@ -57,9 +57,12 @@ def test_only_states_of_what_lies_before_the_test_week_are_new() -> None:
             return np.full((len(users), 3), 7, np.float32)
 
     class Ranker:
-        def score(self, examples: Any, rows: np.ndarray, grouped: Any) -> np.ndarray:
-            assert grouped is None
+        def frozen(self, examples: Any, rows: np.ndarray) -> np.ndarray:
             return examples.states[rows] + examples.context[rows]
+
+        def score(self, examples: Any, rows: np.ndarray, grouped: Any, frozen: np.ndarray) -> np.ndarray:
+            assert grouped is None
+            return frozen
 
     facts = {"users": np.array([4, 9, 30]), "states": np.zeros((3, 3), np.float32), "context": np.ones((3, 3))}
     facts |= dict.fromkeys(("cut", "scores", "trends", "had", "values", "wanted"), None)

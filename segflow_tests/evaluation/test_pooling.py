@@ -10,7 +10,7 @@ import pytest
 
 from segflow.config import Config, EvaluationConfig
 from segflow.errors import UserError
-from segflow.evaluation.page import roles_of
+from segflow.evaluation.controls import roles_of
 from segflow.evaluation.pooling import Pooled, pool
 from segflow.evaluation.record import read_summary
 from segflow.evaluation.summary import EvaluationSummary, summarize

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from segflow.config import EvaluationConfig
-from segflow.evaluation.page import roles_of
+from segflow.evaluation.controls import roles_of
 from segflow.evaluation.promotion import Promotion, harmed_segments, promotion
 from segflow.evaluation.summary import EvaluationSummary, summarize
 

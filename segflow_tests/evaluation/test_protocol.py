@@ -12,7 +12,7 @@ import pytest
 from segflow import tables
 from segflow.errors import UserError
 from segflow.evaluation.metrics import ranking_metrics
-from segflow.evaluation.protocol import Arm, evaluate, list_qualities, popular_items
+from segflow.evaluation.protocol import Arm, evaluate, list_qualities, popular_items, ranker_arms
 from segflow.rankers.examples import Examples
 from segflow.rankers.features import Pairs
 
@@ -93,6 +93,28 @@ def test_an_arm_trained_again_has_rows_of_its_own_seed() -> None:
     again = rows.filter(pc.field("seed") == 1005).sort_by("user_id")
     expected = ranking_metrics(other, WANTED.dense(np.arange(USERS), ITEMS))["ndcg_10"]
     np.testing.assert_allclose(again["ndcg_10"], expected)
+
+
+def test_a_ranker_runs_once_for_all_its_arms_and_each_arm_scores_as_by_itself() -> None:
+    runs = []
+
+    class Ranker:
+        def frozen(self, examples: Examples, rows: np.ndarray) -> np.ndarray:
+            runs.append(len(rows))
+            return SCORES[rows]
+
+        def score(self, examples: Examples, rows: np.ndarray, added: float | None, frozen: np.ndarray) -> np.ndarray:
+            return frozen if added is None else frozen * added
+
+    deltas = {"global": None, "placebo_1": -1.0, "segments": 2.0}
+    arms = ranker_arms(Ranker(), make_examples(), deltas, seed=7)  # type: ignore[arg-type]
+    assert {arm.name: arm.role for arm in arms} == {"global": "global", "placebo_1": "control", "segments": "segments"}
+    evaluate(arms, WEEK, make_examples(), {}, 5, POPULAR, DAYS)  # type: ignore[arg-type]
+    assert runs == [USERS]
+    for rows in (np.arange(3), np.arange(3, 6)):
+        for arm in arms:
+            np.testing.assert_array_equal(arm.score(rows), SCORES[rows] * (deltas[arm.name] or 1.0))
+    assert runs == [USERS, 3, 3]
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

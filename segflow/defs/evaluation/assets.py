@@ -34,7 +34,7 @@ from segflow.defs.step import Step
 from segflow.sql import load
 
 if TYPE_CHECKING:
-    from segflow.evaluation.verdict import Role
+    pass
 
 GROUP = "evaluation"
 # What else makes the charts of a page.
@@ -83,23 +83,22 @@ def ranking_results(step: Step) -> None:
     from segflow.evaluation.baselines import tuned_baselines
     from segflow.evaluation.diagnostics import active_days, shuffled_arm
     from segflow.evaluation.leave_one_out import LeaveOneOut, first_items
-    from segflow.evaluation.protocol import evaluate, list_qualities, popular_items, ranker_arm
+    from segflow.evaluation.protocol import evaluate, list_qualities, popular_items, ranker_arms
 
     week, ranker, segment_of = ranking_week(step), global_ranker_of(step), segments_of(step)
     examples, features = week.after(), week.features_after()
     controls = control_groups(step, week.sequences.user_ids)
     baselines, tuning = tuned_baselines(week, examples, features, segment_of)
+    own = segment_groups(step, week.sequences.user_ids)
     arms = [
         *baselines,
-        ranker_arm("global", "global", ranker, examples),
-        *(ranker_arm(name, "control", ranker, examples, grouped) for name, grouped in controls.items()),
-        ranker_arm("segments", "segments", ranker, examples, segment_groups(step, week.sequences.user_ids)),
+        *ranker_arms(ranker, examples, {"global": None, **controls, "segments": own}),
         shuffled_arm(week, examples, ranker, step.config.seed),
     ]
-    roles: dict[str, Role] = {"global": "global", "segments": "segments"}
     again = [
-        ranker_arm(name, roles.get(name, "control"), trained, examples, grouped, seed)
-        for seed, name, trained, grouped in repeated_arms(step, week.sequences.user_ids)
+        arm
+        for seed, other, of_seed in repeated_arms(step, week.sequences.user_ids)
+        for arm in ranker_arms(other, examples, of_seed, seed)
     ]
     popular = popular_items(features, step.config.evaluation.popular_items)
     days = active_days(week.sequences, microseconds(step.week + timedelta(days=7)))

@@ -67,9 +67,12 @@ def signed_percent(value: float) -> str:
     return f"{value:+.1%}".replace("-", "−").replace("%", " %")
 
 
+_SPELLED = {"tifu_knn": "TIFU-KNN", "ease": "EASE"}
+
+
 def plain_name(arm: str) -> str:
     """The name of an arm as words."""
-    return arm.replace("_", " ")
+    return _SPELLED.get(arm, arm.replace("_", " "))
 
 
 def segments_arm(roles: Mapping[str, Role]) -> str:

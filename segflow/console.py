@@ -153,13 +153,15 @@ def _arms(figures: dict[str, Any]) -> list[str]:
         "all": f"all items, {users.get('all', 0):,} users",
         "new": f"new to the user, {users.get('new', 0):,} users",
     }
+    from segflow.evaluation.verdict import plain_name
+
     by_arm: dict[str, dict[str, str]] = {}
     for row in (one for one in figures["arms"] if one["role"] != "diagnostic"):
         low, high = row["primary"]["low"], row["primary"]["high"]
         by_arm.setdefault(row["arm"], {})[row["task"]] = f"{row['primary']['mean']:.4f} [{low:.4f}, {high:.4f}]"
     lines = [f"NDCG@10 with {level:.0%} interval".ljust(32) + heads["all"].ljust(30) + heads["new"]]
     for arm, tasks in list(by_arm.items())[:_ARMS]:
-        lines.append(f"  {arm.replace('_', ' ')}".ljust(32) + tasks.get("all", "").ljust(30) + tasks.get("new", ""))
+        lines.append(f"  {plain_name(arm)}".ljust(32) + tasks.get("all", "").ljust(30) + tasks.get("new", ""))
     for row in figures["global_comparisons"]:
         if row["task"] == "all" and row["against"] == "personal_frequency":
             found = row["difference"]

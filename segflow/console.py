@@ -147,14 +147,14 @@ def _segment(row: dict[str, Any], event: str) -> str:
 
 
 def _arms(figures: dict[str, Any]) -> list[str]:
+    from segflow.evaluation.verdict import plain_name, signed
+
     level = figures["settings"]["confidence"]
     users = figures["users_by_task"]
     heads = {
         "all": f"all items, {users.get('all', 0):,} users",
         "new": f"new to the user, {users.get('new', 0):,} users",
     }
-    from segflow.evaluation.verdict import plain_name
-
     by_arm: dict[str, dict[str, str]] = {}
     for row in (one for one in figures["arms"] if one["role"] != "diagnostic"):
         low, high = row["primary"]["low"], row["primary"]["high"]
@@ -162,12 +162,12 @@ def _arms(figures: dict[str, Any]) -> list[str]:
     lines = [f"NDCG@10 with {level:.0%} interval".ljust(32) + heads["all"].ljust(30) + heads["new"]]
     for arm, tasks in list(by_arm.items())[:_ARMS]:
         lines.append(f"  {plain_name(arm)}".ljust(32) + tasks.get("all", "").ljust(30) + tasks.get("new", ""))
-    for row in figures["global_comparisons"]:
-        if row["task"] == "all" and row["against"] == "personal_frequency":
-            found = row["difference"]
-            lines.append(
-                f"Global minus personal frequency, same users: {found['mean']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}]"
-            )
+    baselines = [row for row in figures["global_comparisons"] if row["task"] == "all"]
+    for row in sorted(baselines, key=lambda row: row["difference"]["mean"])[:1]:
+        mean, low, high = (signed(row["difference"][name]) for name in ("mean", "low", "high"))
+        lines.append(
+            f"Global minus {plain_name(row['against'])}, the best simple baseline, same users: {mean} [{low}, {high}]"
+        )
     return lines
 
 

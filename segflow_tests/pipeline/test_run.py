@@ -19,6 +19,7 @@ from segflow.defs.jobs import SEGMENT_RANKERS
 from segflow.defs.materializes import PLANS
 from segflow.defs.rankers.serving import GATE
 from segflow.evaluation.record import read_summary
+from segflow.evaluation.verdict import plain_name
 from segflow_tests.pipeline.conftest import Made
 
 WRITTEN = set(tables.ALL) - {"newcomer_segments"}
@@ -44,7 +45,7 @@ def test_the_summary_names_segments_arms_verdict_report_and_what_to_open_next(ma
     assert {"global", "segments", "popularity_7_days", "tifu_knn", "ease", "global_shuffled", "placebo_1"} <= arms
     lines = {line.strip(): line for line in summary.splitlines()}
     for arm in arms - {"global_shuffled"}:
-        found = [line for line in lines if line.startswith(f"{arm.replace('_', ' ')}  ")]
+        found = [line for line in lines if line.startswith(f"{plain_name(arm)}  ")]
         assert len(found) == 1, (arm, summary)
         assert found[0].count("[") == found[0].count("]") == 2
     (row,) = made.project.read(tables.EVALUATION_REPORT, {"week": made.weeks[1]}).to_pylist()

@@ -287,10 +287,14 @@ class Step:
     ) -> None:
         self._checks.append(
             dg.AssetCheckResult(
-                passed=passed, check_name=name, asset_key=self._plan.tables[0].name, severity=severity,
-                metadata=figures, description=message,
+                passed=passed,
+                check_name=name,
+                asset_key=self._plan.tables[0].name,
+                severity=severity,
+                metadata=figures,
+                description=message,
             )
-        )  # fmt: skip
+        )
 
     def results(self) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
         """Everything Dagster is told about what was written."""
@@ -320,9 +324,12 @@ class Step:
         for violation in error.found:
             table = violation.message.partition(":")[0]
             yield dg.AssetCheckResult(
-                passed=False, check_name=violation.check, asset_key=table, description=violation.message,
+                passed=False,
+                check_name=violation.check,
+                asset_key=table,
+                description=violation.message,
                 metadata={"rows": violation.rows},
-            )  # fmt: skip
+            )
 
     def bounds(self, table: Table, days: Days | None = None) -> Mapping[str, Any]:
         """The declared window of `table` for this run or for `days` of it: partition column -> half-open range."""

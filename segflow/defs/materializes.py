@@ -12,7 +12,8 @@ import dagster as dg
 from segflow.defs.code_version import code_version
 from segflow.defs.partitions import CONFIG, Window
 from segflow.defs.resources import Segflow
-from segflow.defs.step import Step, table_schema
+from segflow.defs.results import table_schema
+from segflow.defs.step import Step
 from segflow.errors import UserError
 from segflow.storage import ViolationsError
 from segflow.storage.checks import CHECKS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,13 +15,13 @@ import duckdb
 import pyarrow as pa
 
 from segflow.defs.partitions import DAY, Window
-from segflow.defs.provenance import ASPECTS, CODE, CONTENT, INPUTS, TABLE_VERSION, Provenance, partition_day
+from segflow.defs.provenance import Provenance, partition_day
 from segflow.defs.resources import Segflow
+from segflow.defs.results import Results, image
 from segflow.errors import UserError
 from segflow.events.days import Days, spans
 from segflow.pages import escaped, write_page
-from segflow.storage import ViolationsError, Written, connect
-from segflow.storage.checks import CHECKS
+from segflow.storage import ViolationsError, connect
 from segflow.tables import Table
 from segflow.tracking import Run
 
@@ -73,15 +72,12 @@ class Step:
         self.connection = connection
         self.run = run
         self._plan = plan
-        self._written: dict[str, Written] = {}
-        self._aspects: dict[tuple[str, str], dict[str, str]] = {}
-        self._notes: dict[str, Any] = {}
-        self._checks: list[dg.AssetCheckResult] = []
         self._began = self._told = time.monotonic()
         # Digested before anything is read: if an input changes meanwhile, the record says so and the partition is stale.
         provenance = Provenance(context.instance)
         provenance.read_ahead(plan, self.keys)
-        self._inputs = {key: provenance.inputs(plan, key) for key in self.keys}
+        inputs = {key: provenance.inputs(plan, key) for key in self.keys}
+        self._results = Results(plan, self.keys, self.partitions, inputs)
         self.contents = provenance.contents(plan, self.keys[0]) if len(self.keys) == 1 else {}
 
     @classmethod
@@ -221,16 +217,15 @@ class Step:
         """The second half of `write`, for rows already staged and checked."""
         facts = {"dagster_run": self.context.run.run_id, "mlflow_run": self.run.run_id}
         written = self.storage.commit(self.connection, table, staged, self._keys(days), commit=facts, version=version)
-        before = self._written.get(table.name)
-        self._written[table.name] = before + written if before else written
+        self._results.wrote(written)
 
     def aspects(self, table: Table, digests: Mapping[str, Mapping[str, str]]) -> None:
         """Digests of parts of what was written, by partition key and name of the part; see `Window.aspect`."""
-        self._aspects.update({(table.name, key): dict(parts) for key, parts in digests.items()})
+        self._results.aspects(table, digests)
 
     def note(self, **values: Any) -> None:
         """Figures to show on the materialization; numbers go to MLflow as metrics too."""
-        self._notes.update(values)
+        self._results.note(values)
         numbers = {key: value for key, value in values.items() if isinstance(value, (int, float))}
         if numbers:
             self.run.metrics(numbers)
@@ -239,7 +234,7 @@ class Step:
         """Show a picture on the materialization, and keep it as an artifact of the MLflow run."""
         svg = picture.standalone()
         self.run.text(svg, f"{picture.name}.svg")
-        shown = f"![{picture.title}]({_image(svg)})\n\n{escaped(picture.caption)}"
+        shown = f"![{picture.title}]({image(svg)})\n\n{escaped(picture.caption)}"
         self.note(**{f"picture_{picture.name}": dg.MetadataValue.md(shown)})
 
     def summary(self, markdown: Callable[[str | None], str], svg: str) -> None:
@@ -250,7 +245,7 @@ class Step:
         if svg:
             self.run.text(svg, "summary.svg")
         self.run.text(markdown("summary.svg" if svg else None), "summary.md")
-        self.note(summary=dg.MetadataValue.md(markdown(_image(svg) if svg else None)))
+        self.note(summary=dg.MetadataValue.md(markdown(image(svg) if svg else None)))
 
     def page(self, name: str, html: str) -> Path:
         """Write a page below `report.folder`, whole or not at all, for people to open and send."""
@@ -274,62 +269,27 @@ class Step:
 
         Raises ViolationsError when it did not pass.
         """
-        self._check(check, passed, message, figures, dg.AssetCheckSeverity.ERROR)
+        self._results.check(check, passed, message, figures, dg.AssetCheckSeverity.ERROR)
         if not passed:
             raise ViolationsError(self._plan.tables[0], [])
 
     def tell(self, check: str, passed: bool, message: str, **figures: Any) -> None:
         """Report a check that stops nothing: a warning if it did not pass."""
-        self._check(check, passed, message, figures, dg.AssetCheckSeverity.WARN)
-
-    def _check(
-        self, name: str, passed: bool, message: str, figures: Mapping[str, Any], severity: dg.AssetCheckSeverity
-    ) -> None:
-        self._checks.append(
-            dg.AssetCheckResult(
-                passed=passed,
-                check_name=name,
-                asset_key=self._plan.tables[0].name,
-                severity=severity,
-                metadata=figures,
-                description=message,
-            )
-        )
+        self._results.check(check, passed, message, figures, dg.AssetCheckSeverity.WARN)
 
     def results(self) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
         """Everything Dagster is told about what was written."""
-        yield from self._checks
-        seconds = time.monotonic() - self._began
-        total = 0
-        for written in self._written.values():
-            yield from _passed(written.table)
-            total += written.total_rows
-            facts = [self._of_partition(written, one, key) for one, key in zip(self.partitions, self.keys, strict=True)]
-            if len(facts) > 1:
-                for key, own in zip(self.keys, facts, strict=True):
-                    self.context.add_asset_metadata(own, written.table.name, key)
-            yield dg.MaterializeResult(
-                asset_key=written.table.name,
-                data_version=dg.DataVersion(_combined(written)),
-                metadata={**self._of_table(written), **(facts[0] if len(facts) == 1 else {}), **self._shown_notes()},
-            )
-        self.run.metrics({"seconds": seconds, "rows": total})
-        self.run.tags({f"segflow.table_version.{one.table.name}": str(one.version) for one in self._written.values()})
+        addresses = {table.name: self.storage.uri(table) for table in self._plan.tables}
+        yield from self._results.tell(self.context, addresses, self.run.url)
+        seconds, rows = time.monotonic() - self._began, self._results.rows
+        self.run.metrics({"seconds": seconds, "rows": rows})
+        self.run.tags({f"segflow.table_version.{name}": str(one) for name, one in self._results.versions.items()})
         span = "" if self._plan.partitions is None else f" [{self.keys[0]}{' …' if len(self.keys) > 1 else ''}]"
-        self.log(f"{self._plan.name}{span}: {total:,} rows in {seconds:.1f} s")
+        self.log(f"{self._plan.name}{span}: {rows:,} rows in {seconds:.1f} s")
 
     def failed(self, error: ViolationsError) -> Iterator[dg.AssetCheckResult]:
-        """The checks that stopped the step, so that the UI shows which rule was broken."""
-        yield from self._checks
-        for violation in error.found:
-            table = violation.message.partition(":")[0]
-            yield dg.AssetCheckResult(
-                passed=False,
-                check_name=violation.check,
-                asset_key=table,
-                description=violation.message,
-                metadata={"rows": violation.rows},
-            )
+        """The checks that stopped the step."""
+        yield from self._results.failed(error)
 
     def bounds(self, table: Table, days: Days | None = None) -> Mapping[str, Any]:
         """The declared window of `table` for this run or for `days` of it: partition column -> half-open range."""
@@ -344,73 +304,12 @@ class Step:
             return self.partitions
         return [key for key in self.partitions if isinstance(key[0], date) and days[0] <= key[0] < days[1]]
 
-    def _shown_notes(self) -> dict[str, Any]:
-        """The notes. They are figures of the whole run, so on a partition of a range they are marked as the run's."""
-        if len(self.keys) == 1:
-            return self._notes
-        span = {"run/partitions": f"{self.keys[0]} … {self.keys[-1]}"}
-        return span | {f"run/{name}": value for name, value in self._notes.items()}
-
-    def _of_table(self, written: Written) -> dict[str, Any]:
-        return {
-            TABLE_VERSION: written.version,
-            "dagster/column_schema": table_schema(written.table),
-            "dagster/uri": self.storage.uri(written.table),
-            "mlflow_run": dg.MetadataValue.url(self.run.url),
-        }
-
-    def _of_partition(self, written: Written, partition: Partition, key: str) -> dict[str, Any]:
-        parts = self._aspects.get((written.table.name, key))
-        return {
-            **({ASPECTS: json.dumps(parts)} if parts else {}),
-            "dagster/row_count": written.rows[partition],
-            CODE: self._plan.code_version,
-            CONTENT: written.digests[partition],
-            INPUTS: self._inputs[key],
-        }
-
-
-def _image(svg: str) -> str:
-    """The picture as an address that holds it."""
-    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
-
 
 def storage_key(key: str) -> Partition:
     """The storage partition of a Dagster partition key: a day, a week, or a week and a segment."""
     if "|" not in key:
         return (date.fromisoformat(key),)
     return (partition_day(key), next(part for part in key.split("|") if not part[:4].isdigit()))
-
-
-def table_schema(table: Table) -> dg.TableSchema:
-    """The table's columns as Dagster shows them."""
-    return dg.TableSchema(
-        columns=[
-            dg.TableColumn(
-                column.name,
-                column.type,
-                column.description,
-                constraints=dg.TableColumnConstraints(
-                    nullable=column.nullable, unique=list(table.key) == [column.name]
-                ),
-            )
-            for column in table.columns
-        ]
-    )
-
-
-def _combined(written: Written) -> str:
-    digests = list(written.digests.values())
-    if len(digests) == 1:
-        return digests[0]
-    import hashlib
-
-    return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
-
-
-def _passed(table: Table) -> Iterator[dg.AssetCheckResult]:
-    for name in CHECKS:
-        yield dg.AssetCheckResult(passed=True, check_name=name, asset_key=table.name)
 
 
 def _spell(value: Any) -> str:

@@ -1,0 +1,164 @@
+"""What Dagster is told of a step: a materialization for each table, with checks, figures and the provenance of each partition.
+
+Lives here: what is recorded and how it is spelled. Does not live here: reading and writing (``step``), and what provenance
+means (``provenance``).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from segflow.defs.provenance import ASPECTS, CODE, CONTENT, INPUTS, TABLE_VERSION
+from segflow.storage import ViolationsError, Written
+from segflow.storage.checks import CHECKS
+from segflow.tables import Table
+
+if TYPE_CHECKING:
+    from segflow.defs.materializes import Plan
+    from segflow.defs.step import Partition
+
+
+class Results:
+    """Collected while a step runs, and told at its end.
+
+    keys: the run's partition keys, `partitions` the same as storage knows them; inputs: key -> digest of what it is made from.
+    """
+
+    def __init__(self, plan: Plan, keys: Sequence[str], partitions: Sequence[Partition], inputs: Mapping[str, str]):
+        self._plan = plan
+        self._keys = keys
+        self._partitions = partitions
+        self._inputs = inputs
+        self._written: dict[str, Written] = {}
+        self._aspects: dict[tuple[str, str], dict[str, str]] = {}
+        self._notes: dict[str, Any] = {}
+        self._checks: list[dg.AssetCheckResult] = []
+
+    def wrote(self, written: Written) -> None:
+        """Partitions of a table were replaced; a table may be written in parts."""
+        before = self._written.get(written.table.name)
+        self._written[written.table.name] = before + written if before else written
+
+    def aspects(self, table: Table, digests: Mapping[str, Mapping[str, str]]) -> None:
+        """Digests of parts of what was written, by partition key and name of the part."""
+        self._aspects.update({(table.name, key): dict(parts) for key, parts in digests.items()})
+
+    def note(self, values: Mapping[str, Any]) -> None:
+        """Figures of the whole step."""
+        self._notes.update(values)
+
+    def check(
+        self, name: str, passed: bool, message: str, figures: Mapping[str, Any], severity: dg.AssetCheckSeverity
+    ) -> None:
+        """The outcome of a check of this asset's own."""
+        asset = self._plan.tables[0].name
+        self._checks.append(
+            dg.AssetCheckResult(
+                passed=passed,
+                check_name=name,
+                asset_key=asset,
+                severity=severity,
+                metadata=figures,
+                description=message,
+            )
+        )
+
+    @property
+    def rows(self) -> int:
+        """Rows written, of all tables."""
+        return sum(written.total_rows for written in self._written.values())
+
+    @property
+    def versions(self) -> dict[str, int]:
+        """Table name -> its version after the write."""
+        return {name: written.version for name, written in self._written.items()}
+
+    def tell(
+        self, context: dg.AssetExecutionContext, addresses: Mapping[str, str], run_url: str
+    ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
+        """Everything Dagster is told. addresses: table name -> where it lies; run_url: the MLflow run."""
+        yield from self._checks
+        for name, written in self._written.items():
+            for check in CHECKS:
+                yield dg.AssetCheckResult(passed=True, check_name=check, asset_key=name)
+            facts = [
+                self._of_partition(written, one, key) for one, key in zip(self._partitions, self._keys, strict=True)
+            ]
+            if len(facts) > 1:
+                for key, own in zip(self._keys, facts, strict=True):
+                    context.add_asset_metadata(own, name, key)
+            of_table: dict[str, Any] = {
+                TABLE_VERSION: written.version,
+                "dagster/column_schema": table_schema(written.table),
+                "dagster/uri": addresses[name],
+                "mlflow_run": dg.MetadataValue.url(run_url),
+            }
+            yield dg.MaterializeResult(
+                asset_key=name,
+                data_version=dg.DataVersion(_combined(written)),
+                metadata={**of_table, **(facts[0] if len(facts) == 1 else {}), **self._shown_notes()},
+            )
+
+    def failed(self, error: ViolationsError) -> Iterator[dg.AssetCheckResult]:
+        """The checks that stopped the step, so that the UI shows which rule was broken."""
+        yield from self._checks
+        for violation in error.found:
+            table = violation.message.partition(":")[0]
+            yield dg.AssetCheckResult(
+                passed=False,
+                check_name=violation.check,
+                asset_key=table,
+                description=violation.message,
+                metadata={"rows": violation.rows},
+            )
+
+    def _shown_notes(self) -> dict[str, Any]:
+        """The notes. They are figures of the whole run, so on a partition of a range they are marked as the run's."""
+        if len(self._keys) == 1:
+            return self._notes
+        span = {"run/partitions": f"{self._keys[0]} … {self._keys[-1]}"}
+        return span | {f"run/{name}": value for name, value in self._notes.items()}
+
+    def _of_partition(self, written: Written, partition: Partition, key: str) -> dict[str, Any]:
+        parts = self._aspects.get((written.table.name, key))
+        return {
+            **({ASPECTS: json.dumps(parts)} if parts else {}),
+            "dagster/row_count": written.rows[partition],
+            CODE: self._plan.code_version,
+            CONTENT: written.digests[partition],
+            INPUTS: self._inputs[key],
+        }
+
+
+def image(svg: str) -> str:
+    """The picture as an address that holds it."""
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
+
+
+def table_schema(table: Table) -> dg.TableSchema:
+    """The table's columns as Dagster shows them."""
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                column.name,
+                column.type,
+                column.description,
+                constraints=dg.TableColumnConstraints(
+                    nullable=column.nullable, unique=list(table.key) == [column.name]
+                ),
+            )
+            for column in table.columns
+        ]
+    )
+
+
+def _combined(written: Written) -> str:
+    """One digest of all partitions of a run: Dagster takes one data version for a range."""
+    digests = list(written.digests.values())
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()[:16]

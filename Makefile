@@ -9,7 +9,7 @@ UI_PORT ?= 3000
 MLFLOW_PORT ?= 5000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-ui bench-events bench-representation bench-segments bench-rankers check format docs ui mlflow clean
+.PHONY: help demo test test-slow test-ui test-postgres bench-events bench-representation bench-segments bench-rankers check format docs ui mlflow clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -38,6 +38,10 @@ test-slow: $(VENV)/.dev ## the tests that take minutes
 test-ui: $(VENV)/.dev ## the Dagster UI and the report in a headless Chromium (needs one on the PATH)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,ui]'
 	@$(BIN)/pytest -m ui
+
+test-postgres: $(VENV)/.dev ## the whole run and the production services over a real PostgreSQL (needs Debian's `postgresql`; about five minutes)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,production]'
+	@$(BIN)/pytest -m postgres
 
 bench-events: $(VENV)/.dev ## rows to sessions against Polars and a floor, up to 50 M rows (needs 10 GB of disk, about 10 minutes)
 	@$(BIN)/python -m segflow_tests.benchmarks.bench_events

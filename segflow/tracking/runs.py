@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from filelock import FileLock
 
@@ -17,6 +17,7 @@ from segflow.config import TrackingConfig
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+Found = TypeVar("Found")
 _BATCH = 1000
 _PARAMETER_LENGTH = 500
 # Without it MLflow's UI takes an experiment for one of language model traces and hides its runs.
@@ -116,12 +117,10 @@ class Tracking:
         if name not in self._experiments:
             location = None if self.config.uri else f"{self.artifacts}/{name}"
             with self.creating():
-                found = client.get_experiment_by_name(name)
-                self._experiments[name] = (
-                    found.experiment_id
-                    if found
-                    else client.create_experiment(name, artifact_location=location, tags=_KIND)
-                )
+                self._experiments[name] = created_once(
+                    lambda: client.get_experiment_by_name(name),
+                    lambda: client.create_experiment(name, artifact_location=location, tags=_KIND),
+                ).experiment_id
         return self._experiments[name]
 
     def creating(self) -> AbstractContextManager[object]:
@@ -143,3 +142,19 @@ class Tracking:
             self.client.set_terminated(run_id, "FAILED")
             raise
         self.client.set_terminated(run_id, "FINISHED")
+
+
+def created_once(find: Callable[[], Found | None], create: Callable[[], object]) -> Found:
+    """What `find` finds, after `create` if need be. On a server another process may create it in between."""
+    from mlflow.exceptions import MlflowException
+
+    found = find()
+    if found is None:
+        try:
+            create()
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        found = find()
+    assert found is not None, "created and not found"
+    return found

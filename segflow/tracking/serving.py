@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from segflow.errors import UserError
-from segflow.tracking.runs import Run, Tracking
+from segflow.tracking.runs import Run, Tracking, created_once
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -67,8 +67,10 @@ def register(
             write_model(bundle, Path(folder) / "model", example)
             client.log_artifacts(run.run_id, str(Path(folder) / "model"), place)
         with tracking.creating():
-            if not client.search_registered_models(f"name = '{name}'"):
-                client.create_registered_model(name, description="Recommendations for the events of a user.")
+            created_once(
+                lambda: next(iter(client.search_registered_models(f"name = '{name}'")), None),
+                lambda: client.create_registered_model(name, description="Recommendations for the events of a user."),
+            )
         source = f"{client.get_run(run.run_id).info.artifact_uri}/{place}"
         tags = {_DIGEST: digest, _WEEK: week, _ARM: arm, _SEGMENTS: ",".join(segments)}
         description = f"snapshot week {week}, {f'rankers of {len(segments)} segments' if segments else 'global ranker'}"

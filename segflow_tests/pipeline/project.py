@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +24,7 @@ from segflow.config import ComputeConfig
 from segflow.storage import Storage, connect
 from segflow.tables import Table
 
-_DAGSTER_YAML = Path(__file__).parents[2] / "dagster.yaml"
+ROOT = Path(__file__).parents[2]
 
 SOURCE: Mapping[str, Any] = {
     "events": {
@@ -55,28 +55,47 @@ SMALL: Mapping[str, Any] = {
 
 
 @dataclass(frozen=True)
+class Deployment:
+    """What records are kept in: by default, files in the project's folder.
+
+    dagster: the instance's settings; environment: variables that these name; mlflow: address of an MLflow server.
+    """
+
+    dagster: Path = ROOT / "dagster.yaml"
+    environment: Mapping[str, str] = field(default_factory=dict)
+    mlflow: str | None = None
+
+
+EMBEDDED = Deployment()
+
+
+@dataclass(frozen=True)
 class Project:
     """A folder with settings and, after a run, everything that segflow made."""
 
     folder: Path
+    deployment: Deployment = EMBEDDED
 
     @classmethod
-    def make(cls, folder: Path, start: date, end: date, **settings: Any) -> Project:
+    def make(cls, folder: Path, start: date, end: date, deployment: Deployment = EMBEDDED, **settings: Any) -> Project:
         """Write the settings files to `folder`; `settings` replace whole sections of the small ones."""
         folder.mkdir(parents=True, exist_ok=True)
         calendar = {"start": start, "end": end}
         values = {"source": SOURCE, "calendar": calendar, **SMALL, **settings}
+        if deployment.mlflow:
+            values["tracking"] = {"uri": deployment.mlflow, "ui": deployment.mlflow}
         (folder / "segflow.yaml").write_text(yaml.safe_dump(_plain(values), sort_keys=False), encoding="utf-8")
-        shutil.copy(_DAGSTER_YAML, folder)
-        return cls(folder)
+        shutil.copy(deployment.dagster, folder / "dagster.yaml")
+        return cls(folder, deployment)
 
     @property
     def environment(self) -> dict[str, str]:
         """The environment of a user's shell in this folder."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("SEGFLOW_", "DAGSTER_"))}
         # The tests themselves need not be installed to be run as modules.
-        kept["PYTHONPATH"] = str(_DAGSTER_YAML.parent)
-        return {**kept, "DAGSTER_HOME": str(self.folder), "SEGFLOW_CONFIG": str(self.folder / "segflow.yaml")}
+        kept["PYTHONPATH"] = str(ROOT)
+        own = {"DAGSTER_HOME": str(self.folder), "SEGFLOW_CONFIG": str(self.folder / "segflow.yaml")}
+        return {**kept, **own, **self.deployment.environment}
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """`python arguments` in a process group of its own."""
@@ -104,6 +123,11 @@ class Project:
         """The partitions `first` to `last` of a Dagster job, or `only` some of its tables, whether up to date or not."""
         done = self.python(*run_job(job, first, last or first, only))
         assert done.returncode == 0, done.stderr
+
+    @property
+    def mlflow(self) -> str:
+        """The address of the MLflow store."""
+        return self.deployment.mlflow or f"sqlite:///{self.folder}/data/mlflow/mlflow.db"
 
     @cached_property
     def storage(self) -> Storage:

@@ -10,6 +10,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
 from mlflow.entities import Run
 from sklearn.metrics import adjusted_rand_score
 
@@ -30,7 +31,7 @@ STEPS = {plan.name for plan in PLANS.values() if {table.name for table in plan.t
 
 def mlflow_runs(made: Made) -> list[Run]:
     """Every MLflow run of the project."""
-    client = MlflowClient(f"sqlite:///{made.project.folder}/data/mlflow/mlflow.db")
+    client = MlflowClient(made.project.mlflow)
     experiments = [one.experiment_id for one in client.search_experiments()]
     return list(client.search_runs(experiments, max_results=5000))
 
@@ -122,7 +123,7 @@ def test_a_materialization_says_what_was_written_and_leads_to_its_mlflow_run(
     records = instance.fetch_materializations(dg.AssetKey(name), limit=1000).records
     table = tables.ALL[name]
     assert len(records) >= (len(made.project.storage.partitions(table)) if table.partitions else 1) > 0
-    client = MlflowClient(f"sqlite:///{made.project.folder}/data/mlflow/mlflow.db")
+    client = MlflowClient(made.project.mlflow)
     for number, record in enumerate(records):
         event = record.asset_materialization
         assert event is not None
@@ -138,16 +139,15 @@ def test_a_materialization_says_what_was_written_and_leads_to_its_mlflow_run(
 
 
 def test_the_report_is_shown_in_short_on_its_materialization_and_kept_in_mlflow(
-    made: Made, instance: dg.DagsterInstance
+    made: Made, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
     event = instance.get_latest_materialization_event(dg.AssetKey("evaluation_report"))
     assert event is not None
     assert event.asset_materialization is not None
     metadata = {key: value.value for key, value in event.asset_materialization.metadata.items()}
     shown = str(metadata["summary"])
-    client = MlflowClient(f"sqlite:///{made.project.folder}/data/mlflow/mlflow.db")
-    run = client.get_run(str(metadata["mlflow_run"]).rsplit("/", 1)[-1])
-    kept = Path(run.info.artifact_uri.removeprefix("file://"))
+    run_id = str(metadata["mlflow_run"]).rsplit("/", 1)[-1]
+    kept = Path(download_artifacts(run_id=run_id, dst_path=str(tmp_path), tracking_uri=made.project.mlflow))
     svg = (kept / "summary.svg").read_bytes()
     address = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
     assert f"]({address})" in shown
@@ -175,7 +175,7 @@ def test_the_weeks_together_are_judged_after_their_reports(made: Made) -> None:
 def test_the_champion_is_a_registered_version_of_the_arm_that_the_verdict_allows(
     made: Made, instance: dg.DagsterInstance
 ) -> None:
-    client = MlflowClient(f"sqlite:///{made.project.folder}/data/mlflow/mlflow.db")
+    client = MlflowClient(made.project.mlflow)
     for week in made.weeks:
         (row,) = made.project.read(tables.CHAMPION, {"week": week}).to_pylist()
         offered = {one["arm"]: one for one in made.project.read(tables.SERVED_RANKER, {"week": week}).to_pylist()}

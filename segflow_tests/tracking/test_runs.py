@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from segflow.config import TrackingConfig
 from segflow.tracking import Tracking
+from segflow.tracking.runs import created_once
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -95,6 +97,7 @@ import os, sys
 import mlflow.store.tracking.sqlalchemy_store  # once for all: importing it six times would be most of the time
 from segflow.config import TrackingConfig
 from segflow.tracking import Tracking
+from segflow.tracking.runs import created_once
 
 def child(number):
     with Tracking(TrackingConfig(root=sys.argv[1])).run("events", str(number), {}) as run:
@@ -132,3 +135,12 @@ def test_processes_that_start_on_a_fresh_store_at_once_all_succeed(tmp_path: Pat
     assert {run.info.status for run in runs} == {"FINISHED"}
     # Nothing was left where the processes ran.
     assert list(elsewhere.iterdir()) == []
+
+
+def test_what_another_process_creates_in_between_is_taken_as_it_is(tracking: Tracking, client: MlflowClient) -> None:
+    made = client.create_experiment("in between")
+    seen = iter([None, client.get_experiment_by_name("in between")])
+    found = created_once(lambda: next(seen), lambda: client.create_experiment("in between"))
+    assert found.experiment_id == made
+    with pytest.raises(MlflowException, match="experiment name"):
+        created_once(lambda: None, lambda: client.create_experiment(""))

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from segflow_tests.planted import planted_log
+from segflow_tests.servers import answers, free_ports, serving
 
 ROOT = Path(__file__).parents[2]
 _BIN = Path(sys.executable).parent
@@ -61,8 +60,11 @@ class Servers:
         """The data that Dagster's GraphQL answers with."""
         body = json.dumps({"query": query, "variables": variables or {}}).encode()
         request = urllib.request.Request(f"{self.dagster}/graphql", body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            found: dict[str, Any] = json.load(answer)
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                found: dict[str, Any] = json.load(answer)
+        except urllib.error.HTTPError as error:
+            raise AssertionError(f"{error}: {error.read().decode()[:2000]}") from error
         assert "errors" not in found, found["errors"]
         return found["data"]
 
@@ -93,7 +95,7 @@ class Servers:
 def project(folder: Path) -> Iterator[tuple[Servers, date]]:
     """A planted log run for its last testable week, both servers over it, and that week."""
     log = planted_log(folder / "input", users=120, weeks=12)
-    ports = _free_ports(2)
+    ports = free_ports(2)
     servers = Servers(folder, *(f"http://127.0.0.1:{port}" for port in ports))
     settings = SETTINGS.format(start=log.start, end=log.end, mlflow=servers.mlflow)
     (folder / "segflow.yaml").write_text(settings, encoding="utf-8")
@@ -103,61 +105,10 @@ def project(folder: Path) -> Iterator[tuple[Servers, date]]:
     week = date.fromordinal(log.end.toordinal() - 14)
     subprocess.run([_BIN / "segflow", "run", "--week", str(week)], cwd=folder, env=environment, check=True)
     store = f"sqlite:///{folder}/data/mlflow/mlflow.db"
-    dagster = ["dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(ports[0])]
-    mlflow = [
-        "mlflow",
-        "ui",
-        "--backend-store-uri",
-        store,
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(ports[1]),
-        "--workers",
-        "1",
-    ]
+    dagster = [_BIN / "dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(ports[0])]
+    mlflow = [_BIN / "mlflow", "ui", "--backend-store-uri", store, "--host", "127.0.0.1", "--port", str(ports[1])]
     with (
-        _process(dagster, f"{servers.dagster}/server_info", folder, environment),
-        _process(mlflow, f"{servers.mlflow}/health", folder, environment),
+        serving(dagster, lambda: answers(f"{servers.dagster}/server_info"), folder, environment),
+        serving([*mlflow, "--workers", "1"], lambda: answers(f"{servers.mlflow}/health"), folder, environment),
     ):
         yield servers, week
-
-
-@contextmanager
-def _process(command: list[str], answers: str, folder: Path, environment: Mapping[str, str]) -> Iterator[None]:
-    """`command` in a process group of its own, from its first answer until the end of the block."""
-    log = folder / f"{command[0]}.log"
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [_BIN / command[0], *command[1:]], cwd=folder, env=environment, stdout=out, stderr=out, start_new_session=True
-        )  # fmt: skip
-        try:
-            end = time.monotonic() + 90
-            while not _answers(answers):
-                assert process.poll() is None, log.read_text()
-                assert time.monotonic() < end, log.read_text()
-                time.sleep(0.5)
-            yield
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait(20)
-
-
-def _answers(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(address, timeout=5):
-            return True
-    except (urllib.error.URLError, ConnectionError, TimeoutError):
-        return False
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports

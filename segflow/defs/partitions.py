@@ -21,6 +21,9 @@ CALENDAR = CONFIG.calendar
 WEEK = timedelta(days=7)
 DAY = timedelta(days=1)
 
+# Days that one run takes at most where years of them are asked for.
+DAYS_AT_ONCE = 31
+
 DAILY = dg.DailyPartitionsDefinition(
     start_date=CALENDAR.start.isoformat(), end_date=CALENDAR.end.isoformat() if CALENDAR.end else None
 )
@@ -46,27 +49,27 @@ class Window:
 
     mapping: the same for Dagster; None for tables without partitions.
     days: from the first and the last day-or-week of the run's partitions to a half-open range of days; None reads everything.
-    aspect: which part of an upstream partition counts for a partition, by their days; None, or none for a pair: all of it.
+    aspect: which part of an upstream partition counts for a partition, by their keys; None, or none for a pair: all of it.
         Parts have digests of their own, so that a change elsewhere leaves the partition up to date.
     """
 
     name: str
     mapping: dg.PartitionMapping | None
     days: Callable[[date, date], tuple[date, date]] | None = None
-    aspect: Callable[[date, date | None], str | None] | None = None
+    aspect: Callable[[str, str], str | None] | None = None
 
 
 _HISTORY = CALENDAR.history_weeks
 
 SNAPSHOT = Window("snapshot", None)
-ROWS_OF_DAY = Window("the day's rows", None, None, lambda day, _: day.isoformat())
+ROWS_OF_DAY = Window("the day's rows", None, None, lambda day, _: day)
 SAME_DAY = Window("same day", dg.TimeWindowPartitionMapping(), lambda first, last: (first, last + DAY))
 # Of a neighbour only its edge counts: who was active near midnight, and what they did until noon.
 NEIGHBOUR_DAYS = Window(
     "the day before to the day after",
     _weeks(-1, 1),
     lambda first, last: (first - DAY, last + 2 * DAY),
-    lambda day, other: None if other is None or other == day else "tail" if other < day else "head",
+    lambda day, other: None if other == day else "tail" if other < day else "head",
 )
 HISTORY = Window("history before the week", _weeks(-_HISTORY, -1), lambda first, last: (first - _HISTORY * WEEK, first))
 HISTORY_AND_WEEK = Window(
@@ -94,6 +97,17 @@ SEGMENTS_OF_WEEK = Window(
     dg.MultiToSingleDimensionPartitionMapping(partition_dimension_name="week"),
     lambda first, last: (first, last + DAY),
 )
+OWN_SEGMENT = Window(
+    "own segment of the week",
+    dg.MultiToSingleDimensionPartitionMapping(partition_dimension_name="week"),
+    lambda first, last: (first, last + DAY),
+    lambda key, _: segment_of(key),
+)
+
+
+def segment_of(key: str) -> str:
+    """The segment id of a week|segment partition key; the order of its parts is Dagster's."""
+    return next(part for part in key.split("|") if not part[:4].isdigit())
 
 
 def for_week_segment(window: Window) -> Window:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Collection, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 CONTENT = "segflow/content"
 INPUTS = "segflow/inputs"
+UPSTREAM = "segflow/upstream"
 ASPECTS = "segflow/aspects"
 CODE = "segflow/code"
 TABLE_VERSION = "segflow/table_version"
@@ -31,7 +34,8 @@ _PAGE = 500
 class Made:
     """What the latest materialization of a partition recorded.
 
-    order: later materializations have greater numbers. aspects: digests of parts of the content.
+    order: later materializations have greater numbers. aspects: digests of parts of the content; None if the asset records none.
+    upstream: table -> digest of what was read of it; empty for one that was made before this was recorded. run: its Dagster run.
     """
 
     content: str
@@ -39,25 +43,34 @@ class Made:
     table_version: int
     code: str
     order: int
-    aspects: Mapping[str, str] = field(default_factory=dict)
+    aspects: Mapping[str, str] | None = None
+    upstream: Mapping[str, str] = field(default_factory=dict)
+    run: str = ""
 
     def digest(self, aspect: str | None) -> str:
         """Of a part of the content, `none` if there is no such part; without an aspect of all of it."""
-        return self.content if aspect is None else self.aspects.get(aspect, "none")
+        return self.content if aspect is None else (self.aspects or {}).get(aspect, "none")
 
 
+@lru_cache(maxsize=100_000)
 def partition_day(key: str) -> date:
     """The day or week that a partition key stands for; for week|segment keys the week."""
     return date.fromisoformat(key.split("|")[-1] if not key[:4].isdigit() else key.split("|")[0])
 
 
 class Provenance:
-    """A reading of the event log; assets that are materialized meanwhile must be forgotten with `forget`."""
+    """A reading of the event log; assets that are materialized meanwhile must be forgotten with `forget`.
 
-    def __init__(self, instance: dg.DagsterInstance):
+    records: what materializations recorded, by their place in the log, where it never changes: whoever reads the same log again
+        and again passes the same mapping.
+    """
+
+    def __init__(self, instance: dg.DagsterInstance, records: MutableMapping[int, Made | None] | None = None):
         self._instance = instance
         self._latest: dict[str, Mapping[str, int]] = {}
-        self._made: dict[str, dict[str, Made | None]] = {}
+        self._in_order: dict[str, tuple[list[date], list[str]]] = {}
+        self._made: MutableMapping[int, Made | None] = {} if records is None else records
+        self._contents: dict[tuple[str, str, str], str] = {}
         self._outside: dict[str, str] = {}
 
     def made(self, asset: str) -> Mapping[str, Made]:
@@ -67,7 +80,8 @@ class Provenance:
     def forget(self, asset: str) -> None:
         """Read `asset` afresh the next time."""
         self._latest.pop(asset, None)
-        self._made.pop(asset, None)
+        self._in_order.pop(asset, None)
+        self._contents.clear()
 
     def read_ahead(self, plan: Plan, keys: Sequence[str]) -> None:
         """Read in one go what `inputs` of all `keys` of `plan` will ask for."""
@@ -86,7 +100,15 @@ class Provenance:
 
     def contents(self, plan: Plan, key: str) -> dict[str, str]:
         """Upstream table -> digest of the content that the partition `key` of `plan` would read now."""
-        return {name: hashlib.sha256(str(chosen).encode()).hexdigest()[:16] for name, chosen in self._chosen(plan, key)}
+        found: dict[str, str] = {}
+        for table, window in plan.reads.items():
+            # Plans share windows, so the same is asked for many times.
+            asked = (table.name, window.name, key)
+            if asked not in self._contents:
+                chosen = str(self._selected(table.name, window, key))
+                self._contents[asked] = hashlib.sha256(chosen.encode()).hexdigest()[:16]
+            found[table.name] = self._contents[asked]
+        return found
 
     def stale(self, plan: Plan, keys: Sequence[str]) -> list[str]:
         """Those of `keys` that were never made, or not from what is there now."""
@@ -100,29 +122,26 @@ class Provenance:
 
     def _chosen(self, plan: Plan, key: str) -> Iterator[tuple[str, list[tuple[str, str]]]]:
         """Upstream table -> the partitions inside its window, each with the digest of its content."""
-        day = partition_day(key) if key else None
         for table, window in sorted(plan.reads.items(), key=lambda one: one[0].name):
-            made = self._of(table.name, self._within(table.name, window, (day, day) if day else None))
-            aspect = window.aspect
-            yield (
-                table.name,
-                [
-                    (
-                        name,
-                        made[name].digest(
-                            aspect(day, partition_day(name) if name else None) if aspect and day else None
-                        ),
-                    )
-                    for name in sorted(made)
-                ],
-            )
+            yield table.name, self._selected(table.name, window, key)
+
+    def _selected(self, asset: str, window: Window, key: str) -> list[tuple[str, str]]:
+        """The partitions of `asset` inside the window around `key`, each with the digest of the part of it that counts."""
+        day = partition_day(key) if key else None
+        made = self._of(asset, self._within(asset, window, (day, day) if day else None))
+        aspect = window.aspect if key else None
+        return [(name, made[name].digest(aspect(key, name) if aspect else None)) for name in sorted(made)]
 
     def _within(self, asset: str, window: Window, days: tuple[date, date] | None) -> Collection[str]:
         """The partitions of `asset` inside the window around the first to the last of `days`."""
         if window.days is None or days is None:
             return self._ids(asset)
+        if asset not in self._in_order:
+            pairs = sorted((partition_day(name), name) for name in self._ids(asset))
+            self._in_order[asset] = ([day for day, _ in pairs], [name for _, name in pairs])
+        found, names = self._in_order[asset]
         first, last = window.days(*days)
-        return [name for name in self._ids(asset) if first <= partition_day(name) < last]
+        return names[bisect_left(found, first) : bisect_left(found, last)]
 
     def _observed(self, plan: Plan) -> str:
         if plan.name not in self._outside:
@@ -146,28 +165,30 @@ class Provenance:
 
         Each is read once, and no other: of years of days, a step looks at a few.
         """
-        known, ids = self._made.setdefault(asset, {}), self._ids(asset)
-        wanted = sorted(ids[key] for key in keys if key not in known)
+        ids, known = self._ids(asset), self._made
+        wanted = sorted(ids[key] for key in keys if ids[key] not in known)
         for start in range(0, len(wanted), _PAGE):
             some = dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), storage_ids=wanted[start : start + _PAGE])
             known.update(_recorded(self._instance.fetch_materializations(some, limit=_PAGE).records))
-        return {key: made for key in keys if (made := known.get(key)) is not None}
+        return {key: made for key in keys if (made := known.get(ids[key])) is not None}
 
 
-def _recorded(records: Sequence[dg.EventLogRecord]) -> dict[str, Made | None]:
-    """Partition key -> what a materialization recorded; None for one that was not made by a step."""
-    made: dict[str, Made | None] = {}
+def _recorded(records: Sequence[dg.EventLogRecord]) -> dict[int, Made | None]:
+    """Place in the log -> what a materialization recorded; None for one that was not made by a step."""
+    made: dict[int, Made | None] = {}
     for record in records:
         event = record.asset_materialization
         values = {name: str(value.value) for name, value in (event.metadata if event else {}).items()}
-        made[record.partition_key or ""] = (
+        made[record.storage_id] = (
             Made(
                 values[CONTENT],
                 values[INPUTS],
                 int(values[TABLE_VERSION]),
                 values.get(CODE, ""),
                 record.storage_id,
-                json.loads(values.get(ASPECTS, "{}")),
+                json.loads(values[ASPECTS]) if ASPECTS in values else None,
+                json.loads(values.get(UPSTREAM, "{}")),
+                record.run_id,
             )
             if CONTENT in values and INPUTS in values
             else None

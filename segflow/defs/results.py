@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from segflow.defs.provenance import ASPECTS, CODE, CONTENT, INPUTS, TABLE_VERSION
+from segflow.defs.provenance import ASPECTS, CODE, CONTENT, INPUTS, TABLE_VERSION, UPSTREAM
 from segflow.storage import ViolationsError, Written
 from segflow.storage.checks import CHECKS
 from segflow.tables import Table
@@ -27,16 +27,25 @@ if TYPE_CHECKING:
 class Results:
     """Collected while a step runs, and told at its end.
 
-    keys: the run's partition keys, `partitions` the same as storage knows them; inputs: key -> digest of what it is made from.
+    keys: the run's partition keys, `partitions` the same as storage knows them; inputs: key -> digest of what it is made from;
+    upstream: key -> the same by table.
     """
 
-    def __init__(self, plan: Plan, keys: Sequence[str], partitions: Sequence[Partition], inputs: Mapping[str, str]):
+    def __init__(
+        self,
+        plan: Plan,
+        keys: Sequence[str],
+        partitions: Sequence[Partition],
+        inputs: Mapping[str, str],
+        upstream: Mapping[str, Mapping[str, str]],
+    ):
         self._plan = plan
         self._keys = keys
         self._partitions = partitions
         self._inputs = inputs
+        self._upstream = upstream
         self._written: dict[str, Written] = {}
-        self._aspects: dict[tuple[str, str], dict[str, str]] = {}
+        self._aspects: dict[str, dict[str, dict[str, str]]] = {}
         self._notes: dict[str, Any] = {}
         self._checks: list[dg.AssetCheckResult] = []
 
@@ -47,7 +56,7 @@ class Results:
 
     def aspects(self, table: Table, digests: Mapping[str, Mapping[str, str]]) -> None:
         """Digests of parts of what was written, by partition key and name of the part."""
-        self._aspects.update({(table.name, key): dict(parts) for key, parts in digests.items()})
+        self._aspects.setdefault(table.name, {}).update({key: dict(parts) for key, parts in digests.items()})
 
     def note(self, values: Mapping[str, Any]) -> None:
         """Figures of the whole step."""
@@ -126,9 +135,11 @@ class Results:
         return span | {f"run/{name}": value for name, value in self._notes.items()}
 
     def _of_partition(self, written: Written, partition: Partition, key: str) -> dict[str, Any]:
-        parts = self._aspects.get((written.table.name, key))
+        parts = self._aspects.get(written.table.name)
         return {
-            **({ASPECTS: json.dumps(parts)} if parts else {}),
+            # That a partition has no parts is known too.
+            **({} if parts is None else {ASPECTS: json.dumps(parts.get(key, {}))}),
+            **({UPSTREAM: json.dumps(self._upstream[key])} if self._upstream[key] else {}),
             "dagster/row_count": written.rows[partition],
             CODE: self._plan.code_version,
             CONTENT: written.digests[partition],

@@ -14,7 +14,7 @@ import dagster as dg
 import duckdb
 import pyarrow as pa
 
-from segflow.defs.partitions import DAY, Window
+from segflow.defs.partitions import DAY, Window, segment_of
 from segflow.defs.provenance import Provenance, partition_day
 from segflow.defs.resources import Segflow
 from segflow.defs.results import Results, image
@@ -77,14 +77,16 @@ class Step:
         provenance = Provenance(context.instance)
         provenance.read_ahead(plan, self.keys)
         inputs = {key: provenance.inputs(plan, key) for key in self.keys}
-        self._results = Results(plan, self.keys, self.partitions, inputs)
-        self.contents = provenance.contents(plan, self.keys[0]) if len(self.keys) == 1 else {}
+        upstream = {key: provenance.contents(plan, key) for key in self.keys}
+        self._results = Results(plan, self.keys, self.partitions, inputs, upstream)
+        self.contents = upstream[self.keys[0]] if len(self.keys) == 1 else {}
 
     @classmethod
     @contextmanager
     def open(cls, context: dg.AssetExecutionContext, segflow: Segflow, plan: Plan, group: str) -> Iterator[Step]:
         """A step with its own engine and its own MLflow run, which is FAILED if the body raises."""
-        keys = context.partition_keys if context.has_partition_key_range or context.has_partition_key else []
+        # An asset without partitions may share its run with others that have some.
+        keys = context.partition_keys if plan.partitions is not None else []
         span = "" if not keys else str(keys[0]) if len(keys) == 1 else f"{keys[0]}…{keys[-1]}"
         tags = {
             "dagster.run_id": context.run.run_id,
@@ -309,7 +311,7 @@ def storage_key(key: str) -> Partition:
     """The storage partition of a Dagster partition key: a day, a week, or a week and a segment."""
     if "|" not in key:
         return (date.fromisoformat(key),)
-    return (partition_day(key), next(part for part in key.split("|") if not part[:4].isdigit()))
+    return (partition_day(key), segment_of(key))
 
 
 def _spell(value: Any) -> str:

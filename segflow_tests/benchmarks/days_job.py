@@ -78,7 +78,7 @@ def _month() -> int:
     with dg.DagsterInstance.get() as instance:
         catalogue = [dg.AssetKey("source_files"), dg.AssetKey("items")]
         defs.resolve_job_def("catalogue").execute_in_process(instance=instance, asset_selection=catalogue)
-        days = sorted(Provenance(instance).made("source_files")[""].aspects)
+        days = sorted(Provenance(instance).made("source_files")[""].aspects or {})
         span = {"dagster/asset_partition_range_start": days[0], "dagster/asset_partition_range_end": days[-1]}
         defs.resolve_job_def("arrived_days").execute_in_process(instance=instance, tags=span)
     return len(days)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -10,7 +11,7 @@ import dagster as dg
 import pytest
 
 from segflow.defs.materializes import PLANS
-from segflow.defs.provenance import CONTENT, INPUTS, TABLE_VERSION, Provenance
+from segflow.defs.provenance import ASPECTS, CONTENT, INPUTS, TABLE_VERSION, Made, Provenance
 from segflow_tests.defs.test_definitions import CONFIG
 
 FIRST = CONFIG.calendar.start
@@ -31,8 +32,16 @@ def instance() -> Iterator[dg.DagsterInstance]:
         yield opened
 
 
-def report(instance: dg.DagsterInstance, asset: str, content: str, partition: str | None = None) -> None:
-    metadata = {CONTENT: content, INPUTS: "i", TABLE_VERSION: 1}
+def report(
+    instance: dg.DagsterInstance,
+    asset: str,
+    content: str,
+    partition: str | None = None,
+    aspects: Mapping[str, str] | None = None,
+) -> None:
+    metadata: dict[str, Any] = {CONTENT: content, INPUTS: "i", TABLE_VERSION: 1}
+    if aspects is not None:
+        metadata[ASPECTS] = json.dumps(aspects)
     instance.report_runless_asset_event(dg.AssetMaterialization(asset, partition=partition, metadata=metadata))
 
 
@@ -74,3 +83,50 @@ def test_the_inputs_of_a_day_are_its_window_and_no_other_record_is_read(
     report(instance, "events", "other", DAYS[4])
     changed = Provenance(instance)
     assert [day for day in DAYS if changed.inputs(plan, day) != before[day]] == [DAYS[4]]
+
+
+def test_a_ranker_of_a_segment_follows_its_own_members_alone() -> None:
+    week = "2024-03-04"
+    keys = {name: str(dg.MultiPartitionKey({"week": week, "segment": name})) for name in ("s001", "s002", "s003")}
+    plan = PLANS["segment_rankers"]
+
+    def inputs(shared: str, **members: str) -> dict[str, str]:
+        with dg.DagsterInstance.ephemeral() as instance:
+            report(instance, "user_segments", shared, week, members)
+            provenance = Provenance(instance)
+            assert {key: provenance.contents(plan, key)["user_segments"] for key in keys.values()}
+            return {name: provenance.inputs(plan, key) for name, key in keys.items()}
+
+    before = inputs("one", s001="a", s002="b")
+    after = inputs("other", s001="a", s002="c")
+    assert before["s001"] == after["s001"]
+    assert before["s002"] != after["s002"]
+    assert before["s003"] == after["s003"] != before["s001"], "a segment that does not live in the week"
+
+
+def test_what_changed_is_told_by_table(instance: dg.DagsterInstance) -> None:
+    plan = PLANS["sessions"]
+    before = Provenance(instance).contents(plan, DAYS[4])
+    report(instance, "items", "newer")
+    after = Provenance(instance).contents(plan, DAYS[4])
+    assert set(before) == {"events", "items"}
+    assert [table for table in before if before[table] != after[table]] == ["items"]
+
+
+def test_records_that_are_known_are_not_read_again(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known: dict[int, Made | None] = {}
+    before = Provenance(instance, known).made("events")
+    assert len(known) == len(DAYS) + 1, "the foreign day too"
+    report(instance, "events", "newest", DAYS[3])
+    fetch, read = instance.fetch_materializations, []
+
+    def counting(records_filter: Any, limit: int) -> Any:
+        read.extend(records_filter.storage_ids)
+        return fetch(records_filter, limit=limit)
+
+    monkeypatch.setattr(instance, "fetch_materializations", counting)
+    after = Provenance(instance, known).made("events")
+    assert len(read) == 1
+    assert {day for day in DAYS if before[day] != after[day]} == {DAYS[3]}

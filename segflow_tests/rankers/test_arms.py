@@ -88,6 +88,21 @@ def test_groups_hold_their_users_and_are_the_same_beside_others(
     assert fit_divisions(world.ranker, week, [], seed=0) == []
 
 
+def test_a_ranker_does_not_depend_on_the_members_of_other_segments(
+    world: World, week: RankingWeek, members: Members
+) -> None:
+    left = next(user for user, (group, _) in members.items() if group == "s002")
+    shares = {user: (group, share if group == "s001" else share / 2) for user, (group, share) in members.items()}
+    changed = {user: member for user, member in shares.items() if user != left}
+    before, others = (
+        fit_divisions(world.ranker, week, [Division("segments", some, "deltas")], seed=0) for some in (members, changed)
+    )
+    own = {user: member for user, member in changed.items() if member[0] == "s001"}
+    (alone,) = fit_divisions(world.ranker, week, [Division("segments", own, "deltas")], seed=0)
+    assert before[0] == others[0] == alone
+    assert before[1].model != others[1].model
+
+
 def test_a_repeat_trains_everything_by_its_seed(week: RankingWeek, members: Members, repeats: list[Repeat]) -> None:
     one, same, other = repeats
     arms = ["segments", "segments", "global_extra"] + ["placebo_1"] * 2 + ["placebo_2"] * 2 + ["segment_feature"] * 2

@@ -56,7 +56,7 @@ def late_files(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest | 
 def _arrived(provenance: Provenance) -> list[str]:
     """Days whose source rows are not those that they were made of. Changed code is no arrival: that is for people to run."""
     made, code = provenance.made(_RAW), PLANS[_RAW].code_version
-    listed = provenance.made("source_files")[""].aspects
+    listed = provenance.made("source_files")[""].aspects or {}
     # Rows of tomorrow, by clocks that are ahead, wait for their partition.
     days = {str(day) for day in CONFIG.calendar.days()} & {*listed, *made}
     followed = [day for day in sorted(days) if day not in made or made[day].code == code]

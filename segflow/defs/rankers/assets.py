@@ -15,6 +15,7 @@ from segflow.defs.materializes import materializes
 from segflow.defs.partitions import (
     CONFIG,
     HISTORY_AND_WEEK,
+    OWN_SEGMENT,
     SAME_WEEK,
     SNAPSHOT,
     WEEK_SEGMENT,
@@ -92,9 +93,9 @@ def global_ranker(step: Step) -> None:
             tables.ITEM_EMBEDDINGS: SNAPSHOT,
             tables.BEHAVIOR_MODEL: SAME_WEEK,
             tables.GLOBAL_RANKER: SAME_WEEK,
-            tables.USER_SEGMENTS: SAME_WEEK,
         }.items()
-    },
+    }
+    | {tables.USER_SEGMENTS: OWN_SEGMENT},
     partitions=WEEK_SEGMENT,
     one_run_for_a_range=True,
     code=["rankers", "representation/sequences.py"],

@@ -190,6 +190,7 @@ def _revisions(ledger: pa.Table) -> dict[str, int]:
 )
 def user_segments(step: Step) -> None:
     """Every user who is known at the snapshot, with or without a segment."""
+    from segflow.segments.membership import member_digests
     from segflow.segments.snapshots import UNASSIGNED, user_segment_rows
 
     everybody = step.read(tables.USER_EMBEDDINGS, ["user_id"])["user_id"].to_pylist()
@@ -197,6 +198,8 @@ def user_segments(step: Step) -> None:
     rows = user_segment_rows(step.week, everybody, snapshot, segment_ids(step, snapshot))
     assigned = rows.filter(pc.not_equal(rows["segment_id"], UNASSIGNED))
     step.note(assigned_users=assigned.num_rows, unassigned_users=rows.num_rows - assigned.num_rows)
+    # The ranker of a segment follows its own members only.
+    step.aspects(tables.USER_SEGMENTS, {str(step.week): member_digests(assigned)})
     step.write(tables.USER_SEGMENTS, rows)
 
 

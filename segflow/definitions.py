@@ -5,16 +5,20 @@ from __future__ import annotations
 import dagster as dg
 
 from segflow.defs import jobs
+from segflow.defs.automation import downstream
 from segflow.defs.evaluation import assets as evaluation
 from segflow.defs.evaluation import pooled
 from segflow.defs.events import assets as events
 from segflow.defs.events.sensors import late_files
+from segflow.defs.notify import failed_runs
 from segflow.defs.progress import progress
 from segflow.defs.rankers import assets as rankers
 from segflow.defs.rankers import serving
 from segflow.defs.representation import assets as representation
 from segflow.defs.resources import Segflow
+from segflow.defs.schedules import daily_ingest, weekly_snapshot
 from segflow.defs.segments import assets as segments
+from segflow.defs.segments.sensors import new_segments
 from segflow.tracking import SLOW_IMPORTS
 
 # Each step has a process of its own, forked from one that has imported already: that takes longer than many a step's work.
@@ -25,7 +29,8 @@ executor = dg.multiprocess_executor.configured(
 defs = dg.Definitions(
     assets=dg.load_assets_from_modules([events, representation, segments, rankers, serving, evaluation, pooled]),
     jobs=jobs.ALL,
-    sensors=[late_files],
+    schedules=[daily_ingest, weekly_snapshot],
+    sensors=[late_files, downstream, new_segments, failed_runs],
     resources={"segflow": Segflow()},
     executor=executor,
     loggers={"console": dg.colored_console_logger, "progress": progress},

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 # This package is the one door to what stands in its modules.
+from segflow.config.automation import AutomationConfig, NotifyConfig
 from segflow.config.base import Section, did_you_mean
 from segflow.config.rankers import RankerConfig
 from segflow.config.recommendations import BoostConfig, ExclusionConfig, RecommendationConfig
@@ -142,6 +143,7 @@ class Config(Section):
     tracking: TrackingConfig = TrackingConfig()
     serving: ServingConfig = ServingConfig()
     report: ReportConfig = ReportConfig()
+    automation: AutomationConfig = AutomationConfig()
     seed: Seed = 0
 
     @model_validator(mode="after")

@@ -62,6 +62,16 @@ ARRIVED_DAYS = dg.define_asset_job(
     selection=["raw_events", "events", "quarantined_events", "sessions"],
     description="Days that new or changed files hold rows of, from source rows to sessions.",
 )
+INGEST_DAYS = dg.define_asset_job(
+    "ingest_days",
+    selection=[
+        *("source_files", "items", "users", "user_edges"),
+        *("raw_events", "events", "quarantined_events", "sessions"),
+    ],
+    # Runs that catch up come one after another: each looks into the source files first.
+    tags={"segflow/one_at_a_time": "ingest_days"},
+    description="The files, the catalogue, and one or more days from source rows to sessions: what a schedule asks for each day.",
+)
 REACHED_SESSIONS = dg.define_asset_job(
     "reached_sessions",
     selection=["sessions"],
@@ -81,6 +91,11 @@ SEGMENTS_WEEK = dg.define_asset_job(
     "segments_week",
     selection=ASSETS["segments_week"],
     description="The segments of a week, tied to those of the week before.",
+)
+SNAPSHOT_WEEK = dg.define_asset_job(
+    "snapshot_week",
+    selection=[*ASSETS["models_week"], *ASSETS["segments_week"]],
+    description="Models and segments of a week in one run: what a schedule asks for once a week is complete.",
 )
 NEWCOMERS_WEEK = dg.define_asset_job(
     "newcomers_week",
@@ -112,10 +127,12 @@ ALL = [
     CATALOGUE,
     LIST_FILES,
     ARRIVED_DAYS,
+    INGEST_DAYS,
     REACHED_SESSIONS,
     DAYS,
     MODELS_WEEK,
     SEGMENTS_WEEK,
+    SNAPSHOT_WEEK,
     NEWCOMERS_WEEK,
     PROBE_WEEK,
     SEGMENT_RANKERS,

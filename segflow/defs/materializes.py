@@ -49,6 +49,7 @@ def materializes(
     tells: Mapping[str, str] | None = None,
     kinds: Sequence[str] = (),
     observes: Callable[[], str] | None = None,
+    automation: dg.AutomationCondition[dg.AssetKey] | None = None,
 ) -> Callable[[Body], dg.AssetsDefinition]:
     """Make an asset (or several from one pass) of a function of a `Step`.
 
@@ -56,6 +57,7 @@ def materializes(
     code, settings: what the code version is hashed from.
     one_run_for_a_range: a backfill passes all its partitions to one run.
     observes: a digest of what is read outside the tables, such as source files.
+    automation: when it is made without a person asking.
     checks: name -> description of rules beyond the tables' own, reported by `Step.require`.
     tells: name -> description of what is worth a warning and stops nothing, reported by `Step.tell`.
     """
@@ -68,7 +70,7 @@ def materializes(
 
         @dg.multi_asset(
             name=name,
-            specs=[_spec(table, plan, body.__doc__, group, kinds) for table in tables],
+            specs=[_spec(table, plan, body.__doc__, group, kinds, automation) for table in tables],
             check_specs=[
                 *(spec for table in tables for spec in _checks(table, checks or {}, table is tables[0])),
                 *(
@@ -97,7 +99,14 @@ def materializes(
     return decorate
 
 
-def _spec(table: Table, plan: Plan, doc: str | None, group: str, kinds: Sequence[str]) -> dg.AssetSpec:
+def _spec(
+    table: Table,
+    plan: Plan,
+    doc: str | None,
+    group: str,
+    kinds: Sequence[str],
+    automation: dg.AutomationCondition[dg.AssetKey] | None,
+) -> dg.AssetSpec:
     detail = " ".join((doc or "").split())
     return dg.AssetSpec(
         table.name,
@@ -108,6 +117,7 @@ def _spec(table: Table, plan: Plan, doc: str | None, group: str, kinds: Sequence
         description=table.description if len(plan.tables) > 1 or not detail else f"{table.description}\n\n{detail}",
         group_name=group,
         code_version=plan.code_version,
+        automation_condition=automation,
         kinds={"deltalake", *kinds},
         owners=["team:segflow"],
         metadata={"dagster/column_schema": table_schema(table), "dagster/table_name": table.name},

@@ -77,6 +77,17 @@ class Provenance:
         """Partition key (empty for an asset without partitions) -> what its latest materialization recorded."""
         return self._of(asset, self._ids(asset))
 
+    def keys(self, asset: str, days: tuple[date, date] | None = None) -> Collection[str]:
+        """The partition keys that were made, of all days and weeks or of the half-open range `days`."""
+        ids = self._ids(asset)
+        if days is None:
+            return ids
+        if asset not in self._in_order:
+            pairs = sorted((partition_day(name), name) for name in ids)
+            self._in_order[asset] = ([day for day, _ in pairs], [name for _, name in pairs])
+        found, names = self._in_order[asset]
+        return names[bisect_left(found, days[0]) : bisect_left(found, days[1])]
+
     def forget(self, asset: str) -> None:
         """Read `asset` afresh the next time."""
         self._latest.pop(asset, None)
@@ -134,14 +145,7 @@ class Provenance:
 
     def _within(self, asset: str, window: Window, days: tuple[date, date] | None) -> Collection[str]:
         """The partitions of `asset` inside the window around the first to the last of `days`."""
-        if window.days is None or days is None:
-            return self._ids(asset)
-        if asset not in self._in_order:
-            pairs = sorted((partition_day(name), name) for name in self._ids(asset))
-            self._in_order[asset] = ([day for day, _ in pairs], [name for _, name in pairs])
-        found, names = self._in_order[asset]
-        first, last = window.days(*days)
-        return names[bisect_left(found, first) : bisect_left(found, last)]
+        return self.keys(asset, window.days(*days) if window.days and days else None)
 
     def _observed(self, plan: Plan) -> str:
         if plan.name not in self._outside:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from segflow import tables
+from segflow.defs.automation import FOLLOWS
 from segflow.defs.materializes import materializes
 from segflow.defs.partitions import (
     HISTORY,
@@ -77,6 +78,7 @@ CHART_FILES = [
     ],
     settings=["rankers", "seed", "evaluation.popular_items"],
     kinds=["python"],
+    automation=FOLLOWS,
 )
 def ranking_results(step: Step) -> None:
     """The test week is the one after the snapshot week; it was seen by nothing that is tested."""
@@ -151,6 +153,7 @@ def ranking_results(step: Step) -> None:
     ],
     settings=["evaluation", "seed"],
     kinds=["python"],
+    automation=FOLLOWS,
 )
 def evaluation_report(step: Step) -> None:
     """Compares the segment rankers with the best control, by a threshold that was fixed before."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from segflow import tables
+from segflow.defs.automation import FOLLOWS
 from segflow.defs.evaluation.assets import CHART_FILES, GROUP
 from segflow.defs.materializes import materializes
 from segflow.defs.partitions import POOLED_WEEKS, THIS_AND_EARLIER_WEEKS, WEEKLY
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     code=["evaluation", "evaluation/trend.html.jinja", *CHART_FILES, "pages", "pages/page.css.jinja"],
     settings=["evaluation", "seed"],
     kinds=["python"],
+    automation=FOLLOWS,
 )
 def pooled_verdict(step: Step) -> None:
     """A gain that a week is too short to prove may show over several; the rules and the threshold are those of a week."""

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from segflow import tables
+from segflow.defs.automation import FOLLOWS
 from segflow.defs.materializes import materializes
 from segflow.defs.partitions import CONFIG, DAILY, NEIGHBOUR_DAYS, ROWS_OF_DAY, SAME_DAY, SNAPSHOT
 from segflow.defs.step import Step
@@ -198,6 +199,7 @@ def sessions(step: Step) -> None:
     one_run_for_a_range=True,
     code=["events/user_days.sql"],
     kinds=["duckdb"],
+    automation=FOLLOWS,
 )
 def user_days(step: Step) -> None:
     """Sums that make engagement over any time cheap: recency, frequency, value, hours, weekdays, variety."""
@@ -223,6 +225,7 @@ def user_days(step: Step) -> None:
     code=["events/day_page.py", "events/day.html.jinja", "events/day.css.jinja"],
     settings=["source", "cleaning", "calendar"],
     kinds=["duckdb"],
+    automation=FOLLOWS,
 )
 def day_reports(step: Step) -> None:
     """Also written as files, so that a page can be opened and sent."""

@@ -5,24 +5,26 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 
 from segflow.defs import jobs
+from segflow.defs.following import ended_days
 from segflow.defs.materializes import PLANS
 from segflow.defs.partitions import CONFIG, stretches
 from segflow.defs.provenance import Provenance
 from segflow.events import source
 
 _RAW, _EVENTS, _SESSIONS = "raw_events", "events", "sessions"
+_ALSO_DAYS = (jobs.LIST_FILES, jobs.ARRIVED_DAYS, jobs.REACHED_SESSIONS, jobs.INGEST_DAYS)
 
 
 @dg.sensor(
     name="late_files",
     jobs=[jobs.LIST_FILES, jobs.ARRIVED_DAYS, jobs.REACHED_SESSIONS],
     minimum_interval_seconds=30,
-    default_status=dg.DefaultSensorStatus.STOPPED,
+    default_status=dg.DefaultSensorStatus.RUNNING if CONFIG.automation.late_files else dg.DefaultSensorStatus.STOPPED,
     description="Brings new, late and corrected source files into exactly the days that they touch.",
 )
 def late_files(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
@@ -36,9 +38,7 @@ def late_files(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest | 
             "the log was never made; materialize its days once, then files that come later are followed"
         )
         return
-    if busy := [
-        job for job in (jobs.LIST_FILES, jobs.ARRIVED_DAYS, jobs.REACHED_SESSIONS) if _running(context, job.name)
-    ]:
+    if busy := [job for job in _ALSO_DAYS if _running(context, job.name)]:
         yield dg.SkipReason(f"a run of {busy[0].name} is under way")
         return
     if provenance.stale(PLANS["source_files"], [""]):
@@ -57,8 +57,8 @@ def _arrived(provenance: Provenance) -> list[str]:
     """Days whose source rows are not those that they were made of. Changed code is no arrival: that is for people to run."""
     made, code = provenance.made(_RAW), PLANS[_RAW].code_version
     listed = provenance.made("source_files")[""].aspects or {}
-    # Rows of tomorrow, by clocks that are ahead, wait for their partition.
-    days = {str(day) for day in CONFIG.calendar.days()} & {*listed, *made}
+    # Rows of today, and of tomorrow by clocks that are ahead, wait for their partition.
+    days = {str(day) for day in ended_days(datetime.now(UTC))} & {*listed, *made}
     followed = [day for day in sorted(days) if day not in made or made[day].code == code]
     return provenance.stale(PLANS[_RAW], followed)
 

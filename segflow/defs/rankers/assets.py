@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from segflow import tables
+from segflow.defs.automation import CHANGES, FOLLOWS
 from segflow.defs.materializes import materializes
 from segflow.defs.partitions import (
     CONFIG,
@@ -57,6 +58,7 @@ GROUP = "rankers"
     code=["rankers", "representation/sequences.py"],
     settings=["rankers", "seed"],
     kinds=["pytorch"],
+    automation=CHANGES,
 )
 def global_ranker(step: Step) -> None:
     """Learns on the weeks before the snapshot, stops early on the snapshot week, and never sees the test week."""
@@ -101,6 +103,7 @@ def global_ranker(step: Step) -> None:
     code=["rankers", "representation/sequences.py"],
     settings=["rankers", "seed"],
     kinds=["pytorch"],
+    automation=FOLLOWS,
 )
 def segment_rankers(step: Step) -> None:
     """Deltas on the frozen global ranker, gated on the snapshot week. One trained alone equals one trained with all."""
@@ -136,6 +139,7 @@ def segment_rankers(step: Step) -> None:
     code=["rankers", "representation/sequences.py"],
     settings=["rankers", "seed"],
     kinds=["pytorch"],
+    automation=FOLLOWS,
 )
 def control_rankers(step: Step) -> None:
     """A gain that random groups of the same sizes share is a gain of more training, not of segments."""
@@ -160,6 +164,7 @@ def control_rankers(step: Step) -> None:
     code=["rankers", "representation/sequences.py"],
     settings=["rankers", "seed"],
     kinds=["pytorch"],
+    automation=FOLLOWS,
 )
 def repeated_rankers(step: Step) -> None:
     """The global ranker, the segments and the controls, `rankers.repeats` times; placebo groups are dealt anew each time."""
@@ -208,6 +213,7 @@ def _in_order(table: Table, rows: Sequence[pa.Table]) -> pa.Table:
     code=["rankers", "representation/sequences.py"],
     settings=["rankers", "recommendations", "seed"],
     kinds=["pytorch"],
+    automation=FOLLOWS,
 )
 def recommendations(step: Step) -> None:
     """For the week after the snapshot week, from everything known by then; users without a segment get the global ranker.

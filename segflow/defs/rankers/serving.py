@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from segflow import tables
+from segflow.defs.automation import FOLLOWS
 from segflow.defs.materializes import materializes
 from segflow.defs.partitions import CONFIG, SAME_WEEK, WEEKLY
 from segflow.defs.reading import (
@@ -40,6 +41,7 @@ GATE = "gate"
     code=["rankers", "representation/sequences.py", "tracking/served_model.py", "tracking/serving.py"],
     settings=["rankers", "recommendations", "serving", "seed"],
     kinds=["pytorch", "mlflow"],
+    automation=FOLLOWS,
 )
 def served_ranker(step: Step) -> None:
     """Two challengers, whose lists for the week after the snapshot week are those of `recommendations`, and of the global ranker.
@@ -103,6 +105,7 @@ def _registered(step: Step, ranker: ServedRanker, segments: list[str]) -> Iterat
     settings=["evaluation", "seed"],
     tells={GATE: "a ranker of the week may serve, and no segment is harmed by its own"},
     kinds=["mlflow"],
+    automation=FOLLOWS,
 )
 def champion(step: Step) -> None:
     """Rankers per segment become the registry's `champion` where the verdict is for them, else the global ranker does.

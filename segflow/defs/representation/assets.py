@@ -9,8 +9,9 @@ import pyarrow as pa
 
 from segflow import tables
 from segflow.arrow import conform, vector_column
+from segflow.defs.automation import CHANGES, FOLLOWS
 from segflow.defs.materializes import materializes
-from segflow.defs.partitions import DAILY, HISTORY, HISTORY_AND_WEEK, SAME_DAY, SAME_WEEK, SNAPSHOT, WEEKLY
+from segflow.defs.partitions import CONFIG, DAILY, HISTORY, HISTORY_AND_WEEK, SAME_DAY, SAME_WEEK, SNAPSHOT, WEEKLY
 from segflow.defs.reading import (
     FUSED_WINDOWS,
     event_sequences,
@@ -35,6 +36,7 @@ _ENCODER = [f"representation/{name}.py" for name in ("encoder", "language_model"
     code=[*_ENCODER, "representation/text.py", "representation/text_cache.py"],
     settings=["text"],
     kinds=["huggingface", "pytorch"],
+    automation=FOLLOWS,
 )
 def item_embeddings(step: Step) -> None:
     """Each distinct text is encoded once, ever: its vector is kept by the text's hash and the encoder's name."""
@@ -65,6 +67,7 @@ def item_embeddings(step: Step) -> None:
     one_run_for_a_range=True,
     code=["representation/text.py"],
     kinds=["duckdb"],
+    automation=FOLLOWS,
 )
 def session_embeddings(step: Step) -> None:
     """Costs a sparse product per day, not a pass through the language model."""
@@ -102,6 +105,7 @@ def session_embeddings(step: Step) -> None:
     ],
     settings=["behavior", "seed"],
     kinds=["pytorch"],
+    automation=CHANGES,
 )
 def behavior_model(step: Step) -> None:
     """A causal transformer; its loss is the mean over: which items next, which type next, will the user return, and when."""
@@ -132,6 +136,7 @@ def behavior_model(step: Step) -> None:
     code=[*_ENCODER, "representation/adaptation.py", "representation/cooccurrence.py"],
     settings=["text", "seed"],
     kinds=["huggingface", "pytorch"],
+    automation=CHANGES if "adapted" in CONFIG.users.views else None,
 )
 def text_adapter(step: Step) -> None:
     """Optional (`text.adaptation`). What it is worth, the probe says: it makes the view `adapted` of the users."""
@@ -164,6 +169,7 @@ def text_adapter(step: Step) -> None:
     code=["representation/views.py", "representation/users.py", "representation/engagement.sql"],
     settings=["users", "text"],
     kinds=["python"],
+    automation=CHANGES,
 )
 def user_views(step: Step) -> None:
     """Several descriptions of a user before the week. Users who are known but did nothing yet are rows too."""
@@ -189,6 +195,7 @@ def user_views(step: Step) -> None:
     ],
     settings=["probe", "users", "seed"],
     kinds=["scikitlearn", "pytorch"],
+    automation=FOLLOWS,
 )
 def representation_probe(step: Step) -> None:
     """Small heads on frozen vectors foretell the snapshot week, which nothing that made the vectors has seen."""
@@ -220,6 +227,7 @@ def representation_probe(step: Step) -> None:
     code=["representation/views.py", "representation/users.py"],
     settings=["users"],
     kinds=["scikitlearn"],
+    automation=CHANGES,
 )
 def user_embeddings(step: Step) -> None:
     """Each view is standardized and reduced by its principal components before they are put side by side."""

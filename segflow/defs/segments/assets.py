@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from segflow import tables
+from segflow.defs.automation import CHANGES
 from segflow.defs.materializes import materializes
 from segflow.defs.partitions import (
     DAY,
@@ -93,6 +94,7 @@ _PROFILES = [
     code=_SELECTION,
     settings=["segments", "seed"],
     kinds=["scikitlearn"],
+    automation=CHANGES,
 )
 def segmentation(step: Step) -> None:
     """The fewest segments that are nearly as far apart as any, stable, and beyond what data without structure show."""
@@ -131,6 +133,7 @@ def segmentation(step: Step) -> None:
     code=[*_PLACING, "segments/history.py", "segments/ledger.py", "segments/recorded.sql", *_NAMING],
     settings=["segments", "text", "seed"],
     kinds=["python"],
+    automation=CHANGES,
 )
 def segment_ledger(step: Step) -> None:
     """Clusters are matched to the segments of the latest snapshot before; the numbering of the clusterer has no say."""
@@ -187,6 +190,7 @@ def _revisions(ledger: pa.Table) -> dict[str, int]:
     code=_PLACING,
     settings=["segments"],
     kinds=["python"],
+    automation=CHANGES,
 )
 def user_segments(step: Step) -> None:
     """Every user who is known at the snapshot, with or without a segment."""
@@ -270,6 +274,7 @@ def _newcomer_rows(step: Step, clustering: Clustering, as_of: datetime) -> pa.Ta
     code=_PROFILES,
     settings=["segments", "text", "users", "seed"],
     kinds=["python"],
+    automation=CHANGES,
 )
 def segment_profiles(step: Step) -> None:
     """Static attributes were not clustered on: how much they differ between segments validates the segments."""
@@ -314,6 +319,7 @@ def segment_profiles(step: Step) -> None:
     ],
     settings=["segments", "seed"],
     kinds=["matplotlib"],
+    automation=CHANGES,
 )
 def segment_page(step: Step) -> None:
     """It needs no test week: there as soon as the segments are. Written beside the reports too."""

@@ -52,6 +52,7 @@ def run(weeks: Sequence[date] | None, count: int, force: bool, rewrite_history: 
                 raise UserError("; ".join(found))
             runner.refresh()
 
+        runner.tidy()
         runner.catalogue()
         runner.days(config.calendar.start, config.calendar.last_day + timedelta(days=1))
         side_by_side("models")

@@ -12,12 +12,16 @@ from datetime import date, timedelta
 from typing import Any
 
 import dagster as dg
+from dagster._core.storage.tags import MAX_RETRIES_TAG
 
 from segflow.defs.jobs import ASSETS
 from segflow.defs.materializes import PLANS, Plan
 from segflow.defs.partitions import CONFIG, stretches
+from segflow.defs.processes import PROCESS_TAG, this_process
 from segflow.defs.progress import PROGRESS
 from segflow.defs.provenance import Provenance
+from segflow.defs.reconcile import tidy
+from segflow.defs.resources import Segflow
 from segflow.defs.segments.assets import REWRITE_HISTORY
 from segflow.errors import UserError
 
@@ -46,8 +50,16 @@ class Runner:
         self._instance = instance
         self._say = say
         self._force = force
-        self._tags = {REWRITE_HISTORY: "true"} if rewrite_history else {}
+        # Named, so that it can be told later whether its runs are still worked on; nobody else could make them again.
+        self._tags = {PROCESS_TAG: this_process(), MAX_RETRIES_TAG: "0"}
+        if rewrite_history:
+            self._tags[REWRITE_HISTORY] = "true"
         self._provenance = Provenance(instance)
+
+    def tidy(self) -> None:
+        """Close what killed processes left open, and say so: no sensor does it where no daemon runs."""
+        if closed := tidy(self._instance, Segflow().tracking):
+            self._say(closed)
 
     def catalogue(self) -> None:
         """Items, users and item vectors."""
@@ -161,7 +173,6 @@ class _Lines(logging.Handler):
 def segment_keys(week: date) -> list[str]:
     """The partition keys of the segments that live in `week`, by its ledger."""
     from segflow import tables
-    from segflow.defs.resources import Segflow
     from segflow.storage import connect
 
     segflow = Segflow()

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import duckdb
 import pyarrow as pa
+from dagster._core.storage.tags import BACKFILL_ID_TAG
 
 from segflow.defs.partitions import DAY, Window, segment_of
+from segflow.defs.processes import end_with_parent, this_process
 from segflow.defs.provenance import Provenance, partition_day
 from segflow.defs.resources import Segflow
 from segflow.defs.results import Results, image
@@ -24,6 +26,8 @@ from segflow.pages import escaped, write_page
 from segflow.storage import ViolationsError, connect
 from segflow.tables import Table
 from segflow.tracking import Run
+from segflow.tracking.backfills import PARENT, parent_of
+from segflow.tracking.orphans import PROCESS
 
 if TYPE_CHECKING:
     from segflow.defs.materializes import Plan
@@ -84,7 +88,11 @@ class Step:
     @classmethod
     @contextmanager
     def open(cls, context: dg.AssetExecutionContext, segflow: Segflow, plan: Plan, group: str) -> Iterator[Step]:
-        """A step with its own engine and its own MLflow run, which is FAILED if the body raises."""
+        """A step with its own engine and its own MLflow run, which is FAILED if the body raises.
+
+        Its process ends with the one that started it, so that nothing is written while the run is already tried again.
+        """
+        end_with_parent()
         # An asset without partitions may share its run with others that have some.
         keys = context.partition_keys if plan.partitions is not None else []
         span = "" if not keys else str(keys[0]) if len(keys) == 1 else f"{keys[0]}…{keys[-1]}"
@@ -93,8 +101,12 @@ class Step:
             "dagster.asset": ",".join(table.name for table in plan.tables),
             "dagster.partition": span,
             "dagster.job": context.job_name,
+            "dagster.step": context.get_step_execution_context().step.key,
             "segflow.code_version": plan.code_version,
+            PROCESS: this_process(),
         }
+        if backfill := context.run.tags.get(BACKFILL_ID_TAG):
+            tags[PARENT] = parent_of(segflow.tracking, backfill, f"segflow {group}")
         name = f"{plan.name} {span}".strip()
         with (
             segflow.tracking.run(f"segflow {group}", name, tags) as run,
@@ -216,7 +228,13 @@ class Step:
         return self.storage.stage(self.connection, table, query, self._keys(days))
 
     def commit(self, table: Table, staged: str, days: Days | None = None, version: int | None = None) -> None:
-        """The second half of `write`, for rows already staged and checked."""
+        """The second half of `write`, for rows already staged and checked.
+
+        Raises RuntimeError when Dagster has given the run up meanwhile: another one may be at work in its place.
+        """
+        run = self.context.instance.get_run_by_id(self.context.run.run_id)
+        if run is not None and run.is_finished:
+            raise RuntimeError(f"{table.name} is not written: the run {run.run_id} is over ({run.status.value})")
         facts = {"dagster_run": self.context.run.run_id, "mlflow_run": self.run.run_id}
         written = self.storage.commit(self.connection, table, staged, self._keys(days), commit=facts, version=version)
         self._results.wrote(written)

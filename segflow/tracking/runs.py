@@ -112,7 +112,8 @@ class Tracking:
         """Create the store if it does not exist yet."""
         _ = self.client
 
-    def _experiment(self, name: str) -> str:
+    def experiment(self, name: str) -> str:
+        """The id of the experiment `name`, created first if need be."""
         client = self.client
         if name not in self._experiments:
             location = None if self.config.uri else f"{self.artifacts}/{name}"
@@ -130,7 +131,7 @@ class Tracking:
     @contextmanager
     def run(self, experiment: str, name: str, tags: Mapping[str, str]) -> Iterator[Run]:
         """A run `name` in `experiment`, closed FINISHED, or FAILED with the exception's type as a tag."""
-        experiment_id = self._experiment(experiment)
+        experiment_id = self.experiment(experiment)
         started = self.client.create_run(experiment_id, run_name=name, tags={k: str(v) for k, v in tags.items()})
         run_id = started.info.run_id
         run = Run(self.client, run_id, f"{self.config.ui}/#/experiments/{experiment_id}/runs/{run_id}")

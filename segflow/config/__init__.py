@@ -87,6 +87,12 @@ class ComputeConfig(Section):
     threads: int = Field(2, ge=1, le=256, description="threads of one step")
     processes: int = Field(2, ge=1, le=64, description="weeks that the command line works on side by side")
     memory_limit: str = Field("2GB", pattern=r"^\d+(\.\d+)?\s?(MB|GB|TB)$", description="DuckDB's memory in one step")
+    days_per_run: int = Field(
+        31,
+        ge=1,
+        le=3660,
+        description="days that one run of a backfill makes; what a killed run has to do again is at most one step of them",
+    )
     rows_at_once: int = Field(
         2_000_000,
         ge=10_000,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import dagster as dg
 
 from segflow.defs.code_version import code_version
-from segflow.defs.partitions import CONFIG, Window
+from segflow.defs.partitions import CONFIG, DAILY, DAYS_AT_ONCE, Window
 from segflow.defs.resources import Segflow
 from segflow.defs.results import table_schema
 from segflow.defs.step import Step
@@ -55,7 +55,7 @@ def materializes(
 
     reads: upstream table -> window; the step can read nothing else.
     code, settings: what the code version is hashed from.
-    one_run_for_a_range: a backfill passes all its partitions to one run.
+    one_run_for_a_range: a backfill passes many partitions to one run: `DAYS_AT_ONCE` days, or all chosen segments of a week.
     observes: a digest of what is read outside the tables, such as source files.
     automation: when it is made without a person asking.
     checks: name -> description of rules beyond the tables' own, reported by `Step.require`.
@@ -79,7 +79,7 @@ def materializes(
                 ),
             ],
             partitions_def=partitions,
-            backfill_policy=dg.BackfillPolicy.single_run() if one_run_for_a_range else dg.BackfillPolicy.multi_run(),
+            backfill_policy=_backfill_policy(partitions, one_run_for_a_range),
             pool="segflow",
         )
         def asset(context: dg.AssetExecutionContext, segflow: Segflow) -> Iterator[object]:
@@ -97,6 +97,16 @@ def materializes(
         return asset
 
     return decorate
+
+
+def _backfill_policy(partitions: dg.PartitionsDefinition | None, one_run_for_a_range: bool) -> dg.BackfillPolicy:
+    """How a backfill cuts its partitions into runs. Also what keeps weeks in order where they read earlier ones.
+
+    Dagster starts the partitions of an asset that depends on itself one after the other only if their runs are limited.
+    """
+    if not one_run_for_a_range:
+        return dg.BackfillPolicy.multi_run()
+    return dg.BackfillPolicy.multi_run(DAYS_AT_ONCE) if partitions is DAILY else dg.BackfillPolicy.single_run()
 
 
 def _spec(

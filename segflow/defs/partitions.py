@@ -18,6 +18,9 @@ from segflow.config import WEEKDAYS
 CONFIG = settings.load()
 CALENDAR = CONFIG.calendar
 
+# A range of days is made in runs of at most so many.
+DAYS_AT_ONCE = CONFIG.compute.days_per_run
+
 WEEK = timedelta(days=7)
 DAY = timedelta(days=1)
 

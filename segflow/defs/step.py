@@ -76,6 +76,7 @@ class Step:
         self.connection = connection
         self.run = run
         self._plan = plan
+        self._week: date | None = None
         self._began = self._told = time.monotonic()
         # Digested before anything is read: if an input changes meanwhile, the record says so and the partition is stale.
         provenance = Provenance(context.instance)
@@ -121,10 +122,11 @@ class Step:
 
     @property
     def keys(self) -> list[str]:
-        """The partition keys of this run; one empty key for an asset without partitions."""
+        """The partition keys of this run, or of its week in `each_week`; one empty key for an asset without partitions."""
         if self._plan.partitions is None:
             return [""]
-        return [str(key) for key in self.context.partition_keys]
+        keys = [str(key) for key in self.context.partition_keys]
+        return keys if self._week is None else [key for key in keys if partition_day(key) == self._week]
 
     @property
     def days(self) -> tuple[date, date]:
@@ -141,6 +143,13 @@ class Step:
                 f"{self._plan.name}: one run takes one week, not {len(weeks)}; backfill weeks as separate runs"
             )
         return weeks.pop()
+
+    def each_week(self) -> Iterator[date]:
+        """The weeks of the run in order. Until the next one is asked for, the step reads and writes that week only."""
+        for week in sorted({partition_day(key) for key in self.keys}):
+            self._week = week
+            yield week
+        self._week = None
 
     @property
     def partitions(self) -> list[Partition]:
@@ -277,9 +286,10 @@ class Step:
 
     def model_row(self, model: bytes, metrics: Mapping[str, float], **keys: str | int) -> pa.Table:
         """One row of a model table; the model is kept as an artifact of the MLflow run too."""
-        names = [str(key) for key in keys.values()]
+        # One run may hold several models: each one and its figures keep their own name.
+        weeks = [] if len(self.context.partition_keys) == len(self.keys) else [str(self.week)]
+        names = [*weeks, *(str(key) for key in keys.values())]
         self.run.bytes(model, f"model/{'-'.join([self._plan.name, *names])}.safetensors")
-        # One run may hold several models: each one's figures keep their own name.
         self.note(**{"/".join([*names, name]): value for name, value in metrics.items()})
         row = {"week": [self.week], **{name: [key] for name, key in keys.items()}}
         return pa.table({**row, "model": [model], "metrics": [json.dumps(metrics)]})

@@ -107,22 +107,30 @@ def global_ranker(step: Step) -> None:
 )
 def segment_rankers(step: Step) -> None:
     """Deltas on the frozen global ranker, gated on the snapshot week. One trained alone equals one trained with all."""
+    wanted = {str(storage_key(key)[1]) for key in step.keys}
+    living = {week: {segment for segment, _ in members_of(step).values()} for week in step.each_week()}
+    everywhere = set().union(*living.values())
+    if not wanted & everywhere:
+        weeks, missing, there = (", ".join(sorted(map(str, some))) for some in (living, wanted, everywhere))
+        raise UserError(f"segment_rankers: week {weeks} has no segment {missing}; it has: {there}")
+    for _ in step.each_week():
+        _fit_segments(step)
+
+
+def _fit_segments(step: Step) -> None:
+    """Of one week. What a range over segment ids or weeks holds but does not live in it: those partitions stay empty."""
     from segflow.rankers.arms import SEGMENTS, Division, fit_divisions
 
-    week, ranker, members = ranking_week(step), global_ranker_of(step), members_of(step)
     wanted = {str(storage_key(key)[1]) for key in step.keys}
-    living = {segment for segment, _ in members.values()}
-    if not wanted & living:
-        missing, there = (", ".join(sorted(some)) for some in (wanted, living))
-        raise UserError(f"segment_rankers: week {step.week} has no segment {missing}; it has: {there}")
-    # A range over segment ids may hold some that live in other weeks only: their partitions of this week stay empty.
-    own = {user: member for user, member in members.items() if member[0] in wanted}
-    division = Division(SEGMENTS, own, step.config.rankers.segment_method)
-    rows = [
-        step.model_row(one.model, {"users": len(one.shares), "gate": one.gate}, segment_id=one.group_id)
-        for one in fit_divisions(ranker, week, [division], step.config.seed)
-    ]
-    step.write(tables.SEGMENT_RANKERS, pa.concat_tables(rows))
+    own = {user: member for user, member in members_of(step).items() if member[0] in wanted}
+    rows = []
+    if own:
+        division = Division(SEGMENTS, own, step.config.rankers.segment_method)
+        rows = [
+            step.model_row(one.model, {"users": len(one.shares), "gate": one.gate}, segment_id=one.group_id)
+            for one in fit_divisions(global_ranker_of(step), ranking_week(step), [division], step.config.seed)
+        ]
+    step.write(tables.SEGMENT_RANKERS, _in_order(tables.SEGMENT_RANKERS, rows))
 
 
 @materializes(

@@ -24,9 +24,6 @@ DAYS_AT_ONCE = CONFIG.compute.days_per_run
 WEEK = timedelta(days=7)
 DAY = timedelta(days=1)
 
-# Days that one run takes at most where years of them are asked for.
-DAYS_AT_ONCE = 31
-
 DAILY = dg.DailyPartitionsDefinition(
     start_date=CALENDAR.start.isoformat(), end_date=CALENDAR.end.isoformat() if CALENDAR.end else None
 )

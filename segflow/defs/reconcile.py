@@ -12,6 +12,7 @@ import dagster as dg
 from dagster._core.execution.backfill import BulkActionStatus
 from dagster._core.execution.stats import StepEventStatus
 
+from segflow.defs.partitions import CONFIG
 from segflow.defs.processes import PROCESS_TAG, is_gone
 from segflow.defs.resources import Segflow
 from segflow.tracking import Tracking
@@ -31,7 +32,7 @@ _BACKFILL_OVER = {
 @dg.sensor(
     name="reconcile",
     minimum_interval_seconds=30,
-    default_status=dg.DefaultSensorStatus.RUNNING,
+    default_status=dg.DefaultSensorStatus.RUNNING if CONFIG.automation.reconcile else dg.DefaultSensorStatus.STOPPED,
     description="Closes MLflow runs that killed processes left open, and ends the parents of backfills. Launches nothing.",
 )
 def reconcile(context: dg.SensorEvaluationContext) -> dg.SkipReason:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,11 +30,8 @@ _SEGMENTS = 10
 def summary(config: Config) -> str:
     """What the latest report says. Raises UserError when there is none yet."""
     storage = Storage(config.storage.root, config.storage.options)
+    week = _reported(config)[-1]
     with connect(config.compute) as connection:
-        weeks = [key[0] for key in storage.partitions(tables.EVALUATION_REPORT)]
-        if not weeks:
-            raise UserError(f"{config.storage.root}: there is no report yet; run `segflow run` first")
-        week = weeks[-1]
         report = storage.read(connection, tables.EVALUATION_REPORT, where={"week": week}).to_pylist()[0]
         profiles = storage.read(connection, tables.SEGMENT_PROFILES, where={"week": week}).to_pylist()
         ledger = storage.read(connection, tables.SEGMENT_LEDGER, where={"week": week}).to_pylist()
@@ -48,6 +46,55 @@ def summary(config: Config) -> str:
     return "\n".join(lines)
 
 
+def verdicts(config: Config, weeks: Sequence[date]) -> list[dict[str, Any]]:
+    """The verdict of each of `weeks` that has a report, with that over several weeks and the pages, for programs."""
+    storage = Storage(config.storage.root, config.storage.options)
+    with connect(config.compute) as connection:
+        columns = ["week", "outcome", "sentence"]
+        reports = storage.read(connection, tables.EVALUATION_REPORT, columns=columns).to_pylist()
+        over = storage.read(connection, tables.POOLED_VERDICT, columns=[*columns, "weeks"]).to_pylist()
+    pooled = {row["week"]: {name: row[name] for name in ("weeks", "outcome", "sentence")} for row in over}
+    folder = Path(config.report.folder)
+    pages = {"report": "{}.html", "segments": "{}-segments.html", "trend": "{}-trend.html"}
+    return [
+        {
+            "week": str(row["week"]),
+            "outcome": row["outcome"],
+            "sentence": row["sentence"],
+            "pooled": pooled.get(row["week"]),
+            "pages": {
+                name: str(page) for name, form in pages.items() if (page := folder / form.format(row["week"])).is_file()
+            },
+        }
+        for row in reports
+        if row["week"] in weeks
+    ]
+
+
+def all_verdicts(config: Config) -> dict[str, Any]:
+    """The verdicts of all weeks, for programs. Raises UserError when there is no report yet."""
+    return {"weeks": verdicts(config, _reported(config)), "page": str(Path(config.report.folder) / "trend.html")}
+
+
+def latest(config: Config) -> dict[str, Any]:
+    """The latest verdict and its segments, for programs. Raises UserError when there is no report yet."""
+    week = _reported(config)[-1]
+    storage = Storage(config.storage.root, config.storage.options)
+    columns = ["segment_id", "name", "users", "summary"]
+    with connect(config.compute) as connection:
+        found = storage.read(connection, tables.SEGMENT_PROFILES, where={"week": week}, columns=columns).to_pylist()
+    return {**verdicts(config, [week])[0], "segments": found}
+
+
+def _reported(config: Config) -> list[date]:
+    """The weeks that have a report, at least one. Raises UserError."""
+    storage = Storage(config.storage.root, config.storage.options)
+    weeks = [key[0] for key in storage.partitions(tables.EVALUATION_REPORT) if isinstance(key[0], date)]
+    if not weeks:
+        raise UserError(f"{config.storage.root}: there is no report yet; run `segflow run` first")
+    return weeks
+
+
 def write_trend(config: Config) -> str:
     """Write the page of all weeks' verdicts beside the reports, and return it as lines of text, with the latest pooled verdict.
 
@@ -58,8 +105,7 @@ def write_trend(config: Config) -> str:
     from segflow.pages import write_page
 
     storage = Storage(config.storage.root, config.storage.options)
-    if not storage.partitions(tables.EVALUATION_REPORT):
-        raise UserError(f"{config.storage.root}: there is no report yet; run `segflow run` first")
+    _reported(config)
     with connect(config.compute) as connection:
         stored = storage.read(connection, tables.EVALUATION_REPORT, columns=["week", "summary"]).to_pylist()
         named = storage.read(connection, tables.SEGMENT_LEDGER, columns=["week", "segment_id", "name"]).to_pylist()
@@ -115,8 +161,27 @@ def _settings(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str,
             yield f"{above}{key}", json.dumps(value, ensure_ascii=False)
 
 
-def export(config: Config, out: Path, week: date | None, everybody: bool, force: bool) -> str:
-    """Write the memberships of one snapshot (default: the latest) to `out`, and say what was written.
+@dataclass(frozen=True)
+class Exported:
+    """What an export wrote: how many of the snapshot's users are in the file."""
+
+    file: Path
+    week: date
+    rows: int
+    users: int
+    hashed: bool
+
+    def __str__(self) -> str:
+        ids = "user ids hashed with a secret key" if self.hashed else "raw user ids"
+        return f"{self.file}: {self.rows:,} of {self.users:,} users of the snapshot of {self.week}, {ids}"
+
+    def facts(self) -> dict[str, Any]:
+        """The same for programs."""
+        return {**asdict(self), "file": str(self.file), "week": str(self.week)}
+
+
+def export(config: Config, out: Path, week: date | None, everybody: bool, force: bool) -> Exported:
+    """Write the memberships of one snapshot (default: the latest) to `out`.
 
     Raises UserError when the snapshot is missing, the file cannot be written, or the key for hashing is not set.
     """
@@ -137,8 +202,7 @@ def export(config: Config, out: Path, week: date | None, everybody: bool, force:
         ledger = storage.read(connection, tables.SEGMENT_LEDGER, where={"week": chosen}, columns=["segment_id", "name"])
     rows = memberships(chosen, users, ledger.to_pylist(), settings.min_users, everybody, key)
     write_whole(rows, out)
-    ids = "raw user ids" if key is None else "user ids hashed with a secret key"
-    return f"{out}: {rows.num_rows:,} of {users.num_rows:,} users of the snapshot of {chosen}, {ids}"
+    return Exported(out, chosen, rows.num_rows, users.num_rows, key is not None)
 
 
 def _segment(row: dict[str, Any], event: str) -> str:

@@ -8,3 +8,10 @@ class UserError(Exception):
 
     The message is one line that says what is wrong, where (file, key or row) and how to mend it.
     """
+
+
+class RunFailedError(UserError):
+    """A run that had begun and failed; what had finished before is kept.
+
+    The message is one line that names the step and its reason.
+    """

@@ -1,5 +1,5 @@
 """A whole run on the command line: the catalogue, the days, then the weeks, side by side where they do not depend on
-each other.
+each other. `backfills.py` is the same for a span of days and weeks.
 
 Training runs one thread per process: on two cores, two processes do in the time of one what two threads do in twice that.
 A week is always worked on by the same process, which still has what its ranker learned from when its report is due.
@@ -7,102 +7,94 @@ A week is always worked on by the same process, which still has what its ranker 
 
 from __future__ import annotations
 
-import multiprocessing
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from datetime import date, timedelta
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING
 
-from segflow.errors import UserError
+from segflow.errors import RunFailedError, UserError
+from segflow.watching import Watcher
+from segflow.workers import Workers, as_worker, open_workers
 
-Result = TypeVar("Result")
+if TYPE_CHECKING:
+    from segflow.config import Config
+    from segflow.defs.runner import Runner
 
 
-def run(weeks: Sequence[date] | None, count: int, force: bool, rewrite_history: bool = False) -> None:
-    """Materialize what is not up to date for `weeks`, or for the last `count` weeks that can be tested.
+def run(
+    weeks: Sequence[date] | None, count: int, force: bool, rewrite_history: bool = False, watcher: Watcher | None = None
+) -> list[date]:
+    """Materialize what is not up to date for `weeks`, or for the last `count` weeks that can be tested; returns them.
 
     rewrite_history: also segments of weeks that later ones were matched to, if they would change.
+
+    Raises UserError before anything is written, and RunFailedError when a step has failed.
     """
     from segflow.events.preflight import preflight
     from segflow.settings import load
 
-    began = time.time()
+    watcher = watcher or Watcher()
     config = load()
     chosen = config.calendar.testable(weeks) if weeks else config.calendar.last_testable(count)
     preflight(config, chosen)
-    say = partial(_say, began)
-    say("settings and sources are readable")
+    watcher.say("settings and sources are readable")
 
     from segflow.definitions import defs
-    from segflow.defs.runner import open_runner
+    from segflow.defs.runner import open_runner, steps_of
 
+    first, end = config.calendar.start, config.calendar.last_day + timedelta(days=1)
     with (
-        open_runner(defs, say, force, rewrite_history) as runner,
-        open_workers(config.compute.processes) as workers,
+        open_runner(defs, watcher, force, rewrite_history) as runner,
+        open_workers(config.compute.processes, watcher) as workers,
     ):
-
-        def side_by_side(stage: str) -> None:
-            stale = [week for week in chosen if runner.is_stale(stage, week)]
-            say(f"— {stage} of {len(stale)} of {len(chosen)} weeks, {config.compute.processes} side by side —")
-            mistakes = workers.each(partial(_stage, stage, began, force), stale)
-            if found := [mistake for mistake in mistakes if mistake]:
-                raise UserError("; ".join(found))
-            runner.refresh()
-
+        watcher.begin("catalogue", steps_of("catalogue"))
+        watcher.begin("days", steps_of("days", (end - first).days))
         runner.tidy()
         runner.catalogue()
-        runner.days(config.calendar.start, config.calendar.last_day + timedelta(days=1))
-        side_by_side("models")
-        for week in chosen:
-            say(f"— segments of week {week} —")
-            runner.segments(week)
-        side_by_side("report")
-        for week in sorted(chosen):
-            runner.pooled(week)
+        runner.days(first, end)
+        make_weeks(config, runner, workers, watcher, chosen, force)
+    return chosen
 
 
-def _say(began: float, message: str) -> None:
-    print(f"[{time.time() - began:6.1f} s] {message}", flush=True)
+def make_weeks(
+    config: Config, runner: Runner, workers: Workers, watcher: Watcher, weeks: Sequence[date], force: bool
+) -> None:
+    """All that is made for weeks whose days are there, stage after stage. Raises RunFailedError."""
+    from segflow.defs.runner import steps_of
+
+    for stage in ("models", "segments", "report", "pooled"):
+        watcher.begin(stage, len(weeks) * steps_of(stage))
+
+    def side_by_side(stage: str) -> None:
+        stale = [week for week in weeks if runner.is_stale(stage, week)]
+        watcher.say(f"— {stage} of {len(stale)} of {len(weeks)} weeks, {config.compute.processes} side by side —")
+        watcher.advance(stage, (len(weeks) - len(stale)) * steps_of(stage))
+        mistakes = workers.each(partial(_stage, stage, force), stale)
+        if found := [mistake for mistake in mistakes if mistake]:
+            raise RunFailedError("; ".join(found))
+        runner.refresh()
+
+    side_by_side("models")
+    for week in weeks:
+        watcher.say(f"— segments of week {week} —")
+        runner.segments(week)
+    side_by_side("report")
+    for week in sorted(weeks):
+        runner.pooled(week)
 
 
-class Workers:
-    """Processes that weeks are dealt to. A week stays with the one that had it first."""
-
-    def __init__(self, pools: Sequence[ProcessPoolExecutor]):
-        self._pools = pools
-        self._of_week: dict[date, ProcessPoolExecutor] = {}
-
-    def each(self, work: Callable[[date], Result], weeks: Sequence[date]) -> list[Result]:
-        """`work` of each week, in the order of `weeks`; raises what a piece of it raised."""
-        return [one.result() for one in [self._pool(week).submit(work, week) for week in weeks]]
-
-    def _pool(self, week: date) -> ProcessPoolExecutor:
-        return self._of_week.setdefault(week, self._pools[len(self._of_week) % len(self._pools)])
-
-
-@contextmanager
-def open_workers(processes: int) -> Iterator[Workers]:
-    """At most so many processes, each of which starts with its first week."""
-    # Spawned, not forked: a forked child would share open databases and thread pools with its parent.
-    method = multiprocessing.get_context("spawn")
-    with ExitStack() as stack:
-        yield Workers([stack.enter_context(ProcessPoolExecutor(1, mp_context=method)) for _ in range(processes)])
-
-
-def _stage(stage: str, began: float, force: bool, week: date) -> str | None:
+def _stage(stage: str, force: bool, week: date) -> str | None:
     """One stage of one week in a process of its own; returns the user's mistake, if there was one."""
     import warnings
 
     warnings.filterwarnings("ignore")
-    from segflow.definitions import defs
-    from segflow.defs.runner import open_runner
+    with as_worker() as watcher:
+        from segflow.definitions import defs
+        from segflow.defs.runner import open_runner
 
-    try:
-        with open_runner(defs, partial(_say, began), force) as runner:
-            getattr(runner, stage)(week)
-    except UserError as error:
-        return str(error)
+        try:
+            with open_runner(defs, watcher, force) as runner:
+                getattr(runner, stage)(week)
+        except UserError as error:
+            return str(error)
     return None

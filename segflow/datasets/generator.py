@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import date, timedelta
@@ -23,6 +23,7 @@ import yaml
 from segflow.datasets.shop import DEPARTMENTS, Array, Items, Shop, Users, make_items, make_users
 from segflow.datasets.traffic import BOT_DAY, DAY, MISSING_TIME, ROWS, TYPES, Traffic, joined
 from segflow.errors import UserError
+from segflow.watching import Watcher
 
 _EPOCH = date(1970, 1, 1)
 _DICTIONARY_BYTES = 16 << 20
@@ -52,16 +53,17 @@ class Truth:
         return json.dumps(asdict(self), indent=2, default=str) + "\n"
 
 
-def generate(folder: Path, shop: Shop, say: Callable[[str], None] = lambda line: None) -> Truth:
+def generate(folder: Path, shop: Shop, watcher: Watcher | None = None) -> Truth:
     """Write the log of `shop` to `folder`, which must be empty or not exist; the same shop gives the same content.
 
     `events/2024-01-01.parquet` and so on hold the rows that arrive on a day, in the order in which they arrive;
     `items.parquet` the catalogue, `truth.parquet` users with their segments, `truth.json` the counts, `segflow.yaml`
-    settings to run the log with. Nothing is left behind when it fails. `say` is told how far it is.
+    settings to run the log with. Nothing is left behind when it fails. `watcher` is told how far it is.
 
     Raises UserError for settings that make no sense and for a folder that is in use.
     """
     shop.check()
+    watcher = watcher or Watcher()
     folder = folder.absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: not an empty folder; name a new one, or empty it")
@@ -69,13 +71,13 @@ def generate(folder: Path, shop: Shop, say: Callable[[str], None] = lambda line:
     items, users = make_items(shop, setup), make_users(shop, setup)
     traffic = Traffic(shop, items, users, setup)
     with _all_or_nothing(folder) as unfinished:
-        counts = _write_events(unfinished / "events", shop, items, traffic, say)
+        counts = _write_events(unfinished / "events", shop, items, traffic, watcher)
         truth = _truth(shop, traffic, **counts)
         pq.write_table(_items_table(shop, items), unfinished / "items.parquet")
         pq.write_table(_users_table(shop, users, traffic.bots), unfinished / "truth.parquet")
         (unfinished / "truth.json").write_text(truth.to_json(), encoding="utf-8")
         (unfinished / "segflow.yaml").write_text(_settings(shop), encoding="utf-8")
-    say(f"{truth.rows:,} rows of {shop.users:,} users in {folder}")
+    watcher.say(f"{truth.rows:,} rows of {shop.users:,} users in {folder}")
     return truth
 
 
@@ -94,12 +96,11 @@ def _all_or_nothing(folder: Path) -> Iterator[Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _write_events(
-    folder: Path, shop: Shop, items: Items, traffic: Traffic, say: Callable[[str], None]
-) -> dict[str, int]:
+def _write_events(folder: Path, shop: Shop, items: Items, traffic: Traffic, watcher: Watcher) -> dict[str, int]:
     """One file for each day on which rows arrive. Rows wait until no more can arrive before them."""
     rows = 0
     ahead = 0
+    watcher.begin("days", shop.days)
     waiting = np.zeros(0, ROWS)
     for day in range(shop.days):
         file = folder / f"{shop.start + timedelta(days=day)}.parquet"
@@ -112,7 +113,8 @@ def _write_events(
             rows += writer.rows
             ahead += writer.from_earlier_days
         if (day + 1) * 10 // shop.days > day * 10 // shop.days:
-            say(f"{file.stem}: {rows:,} rows")
+            watcher.say(f"{file.stem}: {rows:,} rows")
+        watcher.advance("days")
     return {"rows": rows, "from_earlier_days": ahead}
 
 

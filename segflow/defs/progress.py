@@ -7,7 +7,7 @@ import logging
 import dagster as dg
 
 PROGRESS = logging.getLogger("segflow.progress")
-PROGRESS.setLevel(logging.INFO)
+PROGRESS.setLevel(logging.DEBUG)
 PROGRESS.propagate = False
 
 

@@ -29,6 +29,7 @@ from segflow.events.files import reading
 from segflow.events.sessions import Sessions
 from segflow.sql import literal
 from segflow.storage import connect
+from segflow.watching import Watcher
 
 ROWS_AT_ONCE = 500_000
 """Days that stay in the processor's caches are fastest; tables that are committed span by span want larger spans."""
@@ -58,7 +59,7 @@ class Made:
         return f"{self.rows} raw rows: {kept} events in {self.sessions} sessions{reasons}"
 
 
-def write_sessions(config: Config, out: Path, rows_at_once: int = ROWS_AT_ONCE) -> Made:
+def write_sessions(config: Config, out: Path, rows_at_once: int = ROWS_AT_ONCE, watcher: Watcher | None = None) -> Made:
     """Write the folders `out`/sessions and `out`/quarantine, one file for each span of days.
 
     rows_at_once: the most rows of a span; a day is never cut. The columns are those of the tables sessions and
@@ -78,7 +79,7 @@ def write_sessions(config: Config, out: Path, rows_at_once: int = ROWS_AT_ONCE) 
         for name in ("sessions", "quarantine"):
             (unfinished / name).mkdir(parents=True)
         compute = config.compute.model_copy(update={"rows_at_once": rows_at_once})
-        made = _Job(config.model_copy(update={"compute": compute}), unfinished).run()
+        made = _Job(config.model_copy(update={"compute": compute}), unfinished, watcher or Watcher()).run()
         _put_in_place(unfinished, out)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -107,9 +108,10 @@ def share_one_heap() -> None:
 class _Job:
     """The stages, each with the spans that it has finished. As many work at once as there are threads in the settings."""
 
-    def __init__(self, config: Config, out: Path):
+    def __init__(self, config: Config, out: Path, watcher: Watcher):
         self._config = config
         self._out = out
+        self._watcher = watcher
         # More at once would only take memory, and each other's place in the caches.
         self._at_work = BoundedSemaphore(config.compute.threads)
         self._made = Made()
@@ -122,6 +124,7 @@ class _Job:
                 one.execute("SET TimeZone = 'UTC'")
                 one.register("items", items)
             plan = self._plan(first)
+            self._watcher.begin("spans", len(plan))
             # From here on the threads are our own, each at another span.
             first.execute("SET threads = 1")
             judged = _ahead(self._judged(second, _ahead(self._read(first, plan))))
@@ -130,6 +133,7 @@ class _Job:
                     self._made.sessions += made.num_rows
                     _write(made, self._out / "sessions" / f"{start}.parquet")
                 del made
+                self._watcher.advance("spans")
         return self._made
 
     def _plan(self, connection: duckdb.DuckDBPyConnection) -> list[tuple[Days, set[str] | None]]:

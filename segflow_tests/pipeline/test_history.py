@@ -25,9 +25,14 @@ from datetime import date
 from segflow.definitions import defs
 from segflow.defs.runner import open_runner
 from segflow.errors import UserError
+from segflow.watching import Watcher
+
+class Printed(Watcher):
+    def say(self, line):
+        print(line)
 
 _, rewrite, *weeks = sys.argv
-with open_runner(defs, print, rewrite_history=rewrite == "rewrite") as runner:
+with open_runner(defs, Printed(), rewrite_history=rewrite == "rewrite") as runner:
     try:
         for week in weeks:
             runner.segments(date.fromisoformat(week))

@@ -80,7 +80,7 @@ def _read(file: Path) -> pa.Table:
 
 @pytest.mark.parametrize("name", ["out.csv", "out.parquet"])
 def test_latest_snapshot_without_small_segments_and_unassigned(config: Config, tmp_path: Path, name: str) -> None:
-    said = export(config, tmp_path / name, None, False, False)
+    said = str(export(config, tmp_path / name, None, False, False))
     rows = _read(tmp_path / name)
     assert rows.column_names == COLUMNS
     assert rows.num_rows == 25

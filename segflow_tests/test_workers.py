@@ -8,7 +8,7 @@ from datetime import date, timedelta
 import pytest
 
 from segflow.errors import UserError
-from segflow.runs import open_workers
+from segflow.workers import open_workers
 
 WEEKS = [date(2024, 1, 1) + timedelta(weeks=number) for number in range(3)]
 

@@ -84,7 +84,7 @@ def make_weeks(
 
 
 def _stage(stage: str, force: bool, week: date) -> str | None:
-    """One stage of one week in a process of its own; returns the user's mistake, if there was one."""
+    """One stage of one week in a process of its own; returns the user's mistake, if there was one, or that it was stopped."""
     import warnings
 
     warnings.filterwarnings("ignore")
@@ -97,4 +97,7 @@ def _stage(stage: str, force: bool, week: date) -> str | None:
                 getattr(runner, stage)(week)
         except UserError as error:
             return str(error)
+        except KeyboardInterrupt:
+            # Not raised: nobody listens any more, and what it holds would be found in use when the process ends.
+            return f"{stage} of week {week}: interrupted"
     return None

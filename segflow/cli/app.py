@@ -13,7 +13,7 @@ from segflow.cli import look, make, start
 from segflow.errors import RunFailedError, UserError
 
 GROUPS = {
-    "Start": ("demo", "init", "generate", "check", "completion"),
+    "Start": ("demo", "init", "generate", "check", "doctor", "completion"),
     "Make": ("run", "backfill", "sessions"),
     "Look": ("report", "compare", "export"),
 }
@@ -59,12 +59,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse and run; returns the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        segflow.main(given, prog_name="segflow", standalone_mode=False)
+        # What a command returns is None; what it exits with comes back as a number.
+        return segflow.main(given, prog_name="segflow", standalone_mode=False) or 0
     except click.UsageError as error:
         error.show()
         return error.exit_code
-    except click.exceptions.Exit as left:
-        return left.exit_code
     except (click.Abort, KeyboardInterrupt):
         print(f"segflow: interrupted; {_SAFE}", file=sys.stderr)
         return 130
@@ -74,4 +73,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if "--json" in given:
             print(json.dumps({"error": str(error), "exit_code": code}, ensure_ascii=False))
         return code
-    return 0

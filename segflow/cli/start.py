@@ -104,6 +104,32 @@ def check(config: Path | None, as_json: bool) -> None:
     put({"settings": str(path), "found": [{"about": about, "says": says} for about, _, says in found]})
 
 
+@click.command(epilog=example("segflow doctor"))
+@json_option("what was found")
+@click.pass_context
+def doctor(ctx: click.Context, as_json: bool) -> None:
+    """Examine everything around the project, and say how to mend what is wrong.
+
+    Looks at Python and its packages, the settings, the language model, the sources, the tables, Dagster's home, the MLflow
+    store and the ports. Exit code 1 if there is a fault.
+    """
+    from dataclasses import asdict
+
+    from segflow.doctor import examine
+
+    found = []
+    for one in examine(settle(ctx.obj)):
+        found.append(one)
+        if not as_json:
+            click.echo(f"{one.state:<8} {one.area:<11} {one.says}" + (f"\n{'':21}mend: {one.mend}" if one.mend else ""))
+    faults = sum(one.state == "fault" for one in found)
+    if as_json:
+        put({"faults": faults, "findings": [asdict(one) for one in found]})
+    else:
+        click.echo(f"{faults} faults, {sum(one.state == 'warning' for one in found)} warnings")
+    ctx.exit(1 if faults else 0)
+
+
 @click.command(epilog=example("source <(segflow completion bash)      # in ~/.bashrc"))
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
@@ -126,4 +152,4 @@ def _put_beside(folder: Path, name: str, original: Path) -> None:
         raise UserError(f"{folder / name}: cannot be written: {error.strerror}; name another folder") from error
 
 
-COMMANDS = (demo, init, generate, check, completion)
+COMMANDS = (demo, init, generate, check, doctor, completion)

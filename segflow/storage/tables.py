@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 import duckdb
 import pyarrow as pa
-from deltalake import ColumnProperties, CommitProperties, DeltaTable, WriterProperties, write_deltalake
+from deltalake import ColumnProperties, CommitProperties, DeltaTable, Schema, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 from filelock import FileLock
 
@@ -84,9 +84,8 @@ class Storage:
             opened = DeltaTable(self.uri(table), version=version, storage_options=self.options or None)
         except TableNotFoundError:
             return None
-        stored = {field.name for field in opened.schema().fields}
-        if stored != set(table.column_names):
-            differ = ", ".join(sorted(stored ^ set(table.column_names)))
+        differ = ", ".join(_differences(opened.schema(), table))
+        if differ:
             raise UserError(
                 f"{self.uri(table)}: was made by another version of segflow (columns that differ: {differ}); "
                 "move storage.root aside and run `segflow run --force`, which makes every table again"
@@ -325,6 +324,13 @@ class Storage:
             writer_properties=_writer(table),
             commit_properties=commit,
         )
+
+
+def _differences(stored: Schema, table: Table) -> list[str]:
+    """The columns that are stored or declared alone, or of another type."""
+    there = {column.name: str(column.type) for column in stored.fields}
+    declared = {column.name: str(column.type) for column in Schema.from_arrow(table.arrow).fields}
+    return sorted(name for name in there.keys() | declared.keys() if there.get(name) != declared.get(name))
 
 
 def _nullability(table: Table, reader: pa.RecordBatchReader) -> pa.RecordBatchReader:

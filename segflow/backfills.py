@@ -77,6 +77,7 @@ def backfill(asked: Backfill, watcher: Watcher, dry_run: bool = False) -> tuple[
             watcher.say(f"to make: {piece}" if piece.stale else str(piece))
         if dry_run:
             return planned, []
+        runner.tidy()
         if not any(piece.stale for piece in planned):
             return planned, weeks
         if asked.assets:

@@ -67,7 +67,7 @@ class Runner:
     def tidy(self) -> None:
         """Close what killed processes left open, and say so: no sensor does it where no daemon runs."""
         if closed := tidy(self._instance, Segflow().tracking):
-            self._say(closed)
+            self._watcher.say(closed)
 
     def catalogue(self) -> None:
         """Items, users and item vectors."""

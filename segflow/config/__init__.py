@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 # This package is the one door to what stands in its modules.
 from segflow.config.automation import AutomationConfig, NotifyConfig
 from segflow.config.base import Section, did_you_mean
+from segflow.config.metadata import FreshnessConfig, MetadataConfig
 from segflow.config.rankers import RankerConfig
 from segflow.config.recommendations import BoostConfig, ExclusionConfig, RecommendationConfig
 from segflow.config.representation import (
@@ -111,6 +112,12 @@ class TrackingConfig(Section):
     model: str = Field(
         "segflow", pattern=r"^[\w.-]+$", description="name under which rankers that serve are registered"
     )
+    partition_runs: bool = Field(
+        True, description="a run of its own for each partition of a range, below the run of the range"
+    )
+    system_metrics: bool = Field(
+        True, description="processor, memory, disk and network while a step lasts, for steps of more than ten seconds"
+    )
 
 
 class ServingConfig(Section):
@@ -150,6 +157,7 @@ class Config(Section):
     serving: ServingConfig = ServingConfig()
     report: ReportConfig = ReportConfig()
     automation: AutomationConfig = AutomationConfig()
+    metadata: MetadataConfig = MetadataConfig()
     seed: Seed = 0
 
     @model_validator(mode="after")

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import dagster as dg
 
 from segflow.defs.code_version import code_version
+from segflow.defs.metadata import asset_metadata, freshness, tags
 from segflow.defs.partitions import CONFIG, DAILY, DAYS_AT_ONCE, Window
 from segflow.defs.resources import Segflow
-from segflow.defs.results import table_schema
 from segflow.defs.step import Step
 from segflow.errors import UserError
-from segflow.storage import ViolationsError
+from segflow.storage import Storage, ViolationsError
 from segflow.storage.checks import CHECKS
 from segflow.tables import Table
 
@@ -32,6 +32,7 @@ class Plan:
     partitions: dg.PartitionsDefinition | None
     code_version: str
     observes: Callable[[], str] | None = None
+    settings: tuple[str, ...] = ()
 
 
 PLANS: dict[str, Plan] = {}
@@ -50,6 +51,7 @@ def materializes(
     kinds: Sequence[str] = (),
     observes: Callable[[], str] | None = None,
     automation: dg.AutomationCondition[dg.AssetKey] | None = None,
+    awaited: bool = True,
 ) -> Callable[[Body], dg.AssetsDefinition]:
     """Make an asset (or several from one pass) of a function of a `Step`.
 
@@ -58,6 +60,7 @@ def materializes(
     one_run_for_a_range: a backfill passes many partitions to one run: `DAYS_AT_ONCE` days, or all chosen segments of a week.
     observes: a digest of what is read outside the tables, such as source files.
     automation: when it is made without a person asking.
+    awaited: it is made each day or week, so that it can be late.
     checks: name -> description of rules beyond the tables' own, reported by `Step.require`.
     tells: name -> description of what is worth a warning and stops nothing, reported by `Step.tell`.
     """
@@ -65,12 +68,12 @@ def materializes(
 
     def decorate(body: Body) -> dg.AssetsDefinition:
         name = body.__name__
-        plan = Plan(name, tables, dict(reads), partitions, version, observes)
+        plan = Plan(name, tables, dict(reads), partitions, version, observes, tuple(settings))
         PLANS[name] = plan
 
         @dg.multi_asset(
             name=name,
-            specs=[_spec(table, plan, body.__doc__, group, kinds, automation) for table in tables],
+            specs=[_spec(table, plan, body, code, group, kinds, awaited, automation) for table in tables],
             check_specs=[
                 *(spec for table in tables for spec in _checks(table, checks or {}, table is tables[0])),
                 *(
@@ -112,12 +115,15 @@ def _backfill_policy(partitions: dg.PartitionsDefinition | None, one_run_for_a_r
 def _spec(
     table: Table,
     plan: Plan,
-    doc: str | None,
+    body: Body,
+    code: Sequence[str],
     group: str,
     kinds: Sequence[str],
+    awaited: bool,
     automation: dg.AutomationCondition[dg.AssetKey] | None,
 ) -> dg.AssetSpec:
-    detail = " ".join((doc or "").split())
+    detail = " ".join((body.__doc__ or "").split())
+    address = Storage(CONFIG.storage.root).uri(table)
     return dg.AssetSpec(
         table.name,
         deps=[
@@ -129,8 +135,10 @@ def _spec(
         code_version=plan.code_version,
         automation_condition=automation,
         kinds={"deltalake", *kinds},
-        owners=["team:segflow"],
-        metadata={"dagster/column_schema": table_schema(table), "dagster/table_name": table.name},
+        tags=tags(table, group),
+        owners=[CONFIG.metadata.owner],
+        metadata=asset_metadata(table, {*plan.reads, *plan.tables}, address, body, code, CONFIG),
+        freshness_policy=freshness(table, CONFIG.calendar, CONFIG.metadata.freshness) if awaited else None,
     )
 
 

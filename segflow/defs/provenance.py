@@ -20,6 +20,7 @@ import dagster as dg
 if TYPE_CHECKING:
     from segflow.defs.materializes import Plan
     from segflow.defs.partitions import Window
+    from segflow.tables import Table
 
 CONTENT = "segflow/content"
 INPUTS = "segflow/inputs"
@@ -50,6 +51,19 @@ class Made:
     def digest(self, aspect: str | None) -> str:
         """Of a part of the content, `none` if there is no such part; without an aspect of all of it."""
         return self.content if aspect is None else (self.aspects or {}).get(aspect, "none")
+
+
+@dataclass(frozen=True)
+class ReadTable:
+    """What a step reads of a table.
+
+    version: that holds all of it; content: digest of the partitions' content; partitions: their keys in order of time.
+    """
+
+    table: Table
+    version: int
+    content: str
+    partitions: Sequence[str]
 
 
 @lru_cache(maxsize=100_000)
@@ -120,6 +134,20 @@ class Provenance:
                 self._contents[asked] = hashlib.sha256(chosen.encode()).hexdigest()[:16]
             found[table.name] = self._contents[asked]
         return found
+
+    def read(self, plan: Plan, keys: Sequence[str]) -> Iterator[ReadTable]:
+        """What the partitions `keys` of `plan` read together, table by table; nothing of a table that was never made."""
+        days = [partition_day(key) for key in keys if key]
+        for table, window in sorted(plan.reads.items(), key=lambda one: one[0].name):
+            made = self._of(table.name, self._within(table.name, window, (min(days), max(days)) if days else None))
+            if made:
+                contents = "|".join(f"{key}:{made[key].content}" for key in sorted(made))
+                yield ReadTable(
+                    table,
+                    max(one.table_version for one in made.values()),
+                    hashlib.sha256(contents.encode()).hexdigest()[:16],
+                    sorted(made, key=lambda key: (partition_day(key), key) if key else (date.min, key)),
+                )
 
     def stale(self, plan: Plan, keys: Sequence[str]) -> list[str]:
         """Those of `keys` that were never made, or not from what is there now."""

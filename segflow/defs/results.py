@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from segflow.defs.metadata import COLUMN_LINEAGE, column_lineage, docs_link, readable, table_schema
+from segflow.defs.partitions import CONFIG
 from segflow.defs.provenance import ASPECTS, CODE, CONTENT, INPUTS, TABLE_VERSION, UPSTREAM
 from segflow.storage import ViolationsError, Written
 from segflow.storage.checks import CHECKS
@@ -60,7 +62,7 @@ class Results:
 
     def note(self, values: Mapping[str, Any]) -> None:
         """Figures of the whole step."""
-        self._notes.update(values)
+        self._notes.update(readable(values))
 
     def check(
         self, name: str, passed: bool, message: str, figures: Mapping[str, Any], severity: dg.AssetCheckSeverity
@@ -73,7 +75,7 @@ class Results:
                 check_name=name,
                 asset_key=asset,
                 severity=severity,
-                metadata=figures,
+                metadata={**self._span, **figures},
                 description=message,
             )
         )
@@ -84,21 +86,45 @@ class Results:
         return sum(written.total_rows for written in self._written.values())
 
     @property
-    def versions(self) -> dict[str, int]:
-        """Table name -> its version after the write."""
-        return {name: written.version for name, written in self._written.items()}
+    def outputs(self) -> dict[str, str]:
+        """Tags of what was written: of each table its version and a digest of the content."""
+        return {
+            tag: value
+            for name, written in self._written.items()
+            for tag, value in (
+                (f"segflow.table_version.{name}", str(written.version)),
+                (f"segflow.content.{name}", _combined(written)),
+            )
+        }
+
+    def of_partition(self, number: int) -> dict[str, str]:
+        """What is told of the partition with this number outside Dagster: of each table its rows, version and content."""
+        told: dict[str, str] = {}
+        for name, written in self._written.items():
+            partition = self._partitions[number]
+            told |= {
+                f"segflow.rows.{name}": str(written.rows[partition]),
+                f"segflow.table_version.{name}": str(written.version),
+                f"segflow.content.{name}": written.digests[partition],
+            }
+        return told
 
     def tell(
-        self, context: dg.AssetExecutionContext, addresses: Mapping[str, str], run_url: str
+        self, context: dg.AssetExecutionContext, addresses: Mapping[str, str], runs: Mapping[str, str]
     ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
-        """Everything Dagster is told. addresses: table name -> where it lies; run_url: the MLflow run."""
+        """Everything Dagster is told. addresses: table name -> where it lies; runs: partition key -> its MLflow run's page."""
         yield from self._checks
+        known = {*self._plan.reads, *self._plan.tables}
         for name, written in self._written.items():
             for check in CHECKS:
-                yield dg.AssetCheckResult(passed=True, check_name=check, asset_key=name)
+                figures = {**self._span, "rows": written.total_rows}
+                yield dg.AssetCheckResult(passed=True, check_name=check, asset_key=name, metadata=figures)
             facts = [
-                self._of_partition(written, one, key) for one, key in zip(self._partitions, self._keys, strict=True)
+                {**self._of_partition(written, one, key), "mlflow_run": dg.MetadataValue.url(runs[key])}
+                for one, key in zip(self._partitions, self._keys, strict=True)
             ]
+            # Of a range, the latest partition shows it: a year of days need not say it a year of times.
+            facts[-1][COLUMN_LINEAGE] = column_lineage(written.table, known)
             if len(facts) > 1:
                 for key, own in zip(self._keys, facts, strict=True):
                     context.add_asset_metadata(own, name, key)
@@ -106,7 +132,7 @@ class Results:
                 TABLE_VERSION: written.version,
                 "dagster/column_schema": table_schema(written.table),
                 "dagster/uri": addresses[name],
-                "mlflow_run": dg.MetadataValue.url(run_url),
+                **docs_link(written.table, CONFIG),
             }
             yield dg.MaterializeResult(
                 asset_key=name,
@@ -118,21 +144,33 @@ class Results:
         """The checks that stopped the step, so that the UI shows which rule was broken."""
         yield from self._checks
         for violation in error.found:
-            table = violation.message.partition(":")[0]
+            table, _, rule = violation.message.partition(": ")
             yield dg.AssetCheckResult(
                 passed=False,
                 check_name=violation.check,
                 asset_key=table,
                 description=violation.message,
-                metadata={"rows": violation.rows},
+                metadata={"rule": rule, "rows": violation.rows, "partition": violation.where or self._all},
             )
+
+    @property
+    def _all(self) -> str:
+        """The partitions of the run in words."""
+        return self._keys[0] if len(self._keys) == 1 else f"{self._keys[0]} … {self._keys[-1]}"
+
+    @property
+    def _span(self) -> dict[str, Any]:
+        """What a check tells of the partitions that it looked at; nothing for an asset without partitions.
+
+        Dagster 1.13 keeps the outcome of a check by partition only for runs of one partition.
+        """
+        return {"partition": self._all} if self._plan.partitions else {}
 
     def _shown_notes(self) -> dict[str, Any]:
         """The notes. They are figures of the whole run, so on a partition of a range they are marked as the run's."""
         if len(self._keys) == 1:
             return self._notes
-        span = {"run/partitions": f"{self._keys[0]} … {self._keys[-1]}"}
-        return span | {f"run/{name}": value for name, value in self._notes.items()}
+        return {"run/partitions": self._all} | {f"run/{name}": value for name, value in self._notes.items()}
 
     def _of_partition(self, written: Written, partition: Partition, key: str) -> dict[str, Any]:
         parts = self._aspects.get(written.table.name)
@@ -150,23 +188,6 @@ class Results:
 def image(svg: str) -> str:
     """The picture as an address that holds it."""
     return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
-
-
-def table_schema(table: Table) -> dg.TableSchema:
-    """The table's columns as Dagster shows them."""
-    return dg.TableSchema(
-        columns=[
-            dg.TableColumn(
-                column.name,
-                column.type,
-                column.description,
-                constraints=dg.TableColumnConstraints(
-                    nullable=column.nullable, unique=list(table.key) == [column.name]
-                ),
-            )
-            for column in table.columns
-        ]
-    )
 
 
 def _combined(written: Written) -> str:

@@ -15,8 +15,9 @@ import duckdb
 import pyarrow as pa
 from dagster._core.storage.tags import BACKFILL_ID_TAG
 
+from segflow.defs.logged import dataset, run_tags, settings_of
 from segflow.defs.partitions import DAY, Window, segment_of
-from segflow.defs.processes import end_with_parent, this_process
+from segflow.defs.processes import end_with_parent
 from segflow.defs.provenance import Provenance, partition_day
 from segflow.defs.resources import Segflow
 from segflow.defs.results import Results, image
@@ -27,7 +28,6 @@ from segflow.storage import ViolationsError, connect
 from segflow.tables import Table
 from segflow.tracking import Run
 from segflow.tracking.backfills import PARENT, parent_of
-from segflow.tracking.orphans import PROCESS
 
 if TYPE_CHECKING:
     from segflow.defs.materializes import Plan
@@ -78,6 +78,7 @@ class Step:
         self._plan = plan
         self._week: date | None = None
         self._began = self._told = time.monotonic()
+        self._started = int(time.time() * 1000)
         # Digested before anything is read: if an input changes meanwhile, the record says so and the partition is stale.
         provenance = Provenance(context.instance)
         provenance.read_ahead(plan, self.keys)
@@ -85,6 +86,8 @@ class Step:
         upstream = {key: provenance.contents(plan, key) for key in self.keys}
         self._results = Results(plan, self.keys, self.partitions, inputs, upstream)
         self.contents = upstream[self.keys[0]] if len(self.keys) == 1 else {}
+        run.parameters(settings_of(self.config, plan.settings))
+        run.inputs([dataset(one, self.storage.uri(one.table)) for one in provenance.read(plan, self.keys)])
 
     @classmethod
     @contextmanager
@@ -97,15 +100,7 @@ class Step:
         # An asset without partitions may share its run with others that have some.
         keys = context.partition_keys if plan.partitions is not None else []
         span = "" if not keys else str(keys[0]) if len(keys) == 1 else f"{keys[0]}…{keys[-1]}"
-        tags = {
-            "dagster.run_id": context.run.run_id,
-            "dagster.asset": ",".join(table.name for table in plan.tables),
-            "dagster.partition": span,
-            "dagster.job": context.job_name,
-            "dagster.step": context.get_step_execution_context().step.key,
-            "segflow.code_version": plan.code_version,
-            PROCESS: this_process(),
-        }
+        tags = run_tags(context, plan, span)
         if backfill := context.run.tags.get(BACKFILL_ID_TAG):
             tags[PARENT] = parent_of(segflow.tracking, backfill, f"segflow {group}")
         name = f"{plan.name} {span}".strip()
@@ -280,6 +275,11 @@ class Step:
         """Write a page below `report.folder`, whole or not at all, for people to open and send."""
         return write_page(self.config.report.folder, name, html)
 
+    def show_page(self, name: str, html: str, artifact: str) -> None:
+        """`page`, kept as an artifact of the MLflow run too, with links to both on the materialization."""
+        self.run.text(html, artifact)
+        self.note(page=self.page(name, html), page_in_mlflow=dg.MetadataValue.url(self.run.artifact_url(artifact)))
+
     def curve(self) -> Curve:
         """A callback for training loops: logs each epoch to MLflow and remembers it."""
         return Curve(self)
@@ -310,16 +310,29 @@ class Step:
     def results(self) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
         """Everything Dagster is told about what was written."""
         addresses = {table.name: self.storage.uri(table) for table in self._plan.tables}
-        yield from self._results.tell(self.context, addresses, self.run.url)
+        yield from self._results.tell(self.context, addresses, self._partition_runs())
         seconds, rows = time.monotonic() - self._began, self._results.rows
         self.run.metrics({"seconds": seconds, "rows": rows})
-        self.run.tags({f"segflow.table_version.{name}": str(one) for name, one in self._results.versions.items()})
+        self.run.tags(self._results.outputs)
         span = "" if self._plan.partitions is None else f" [{self.keys[0]}{' …' if len(self.keys) > 1 else ''}]"
         self.log(f"{self._plan.name}{span}: {rows:,} rows in {seconds:.1f} s")
 
     def failed(self, error: ViolationsError) -> Iterator[dg.AssetCheckResult]:
         """The checks that stopped the step."""
         yield from self._results.failed(error)
+
+    def _partition_runs(self) -> dict[str, str]:
+        """Partition key -> the page of its MLflow run: of a range a run of its own, below that of the range."""
+        if len(self.keys) == 1 or not self.config.tracking.partition_runs:
+            return dict.fromkeys(self.keys, self.run.url)
+        return {
+            key: self.run.child(
+                f"{self._plan.name} {key}",
+                {**run_tags(self.context, self._plan, key), **self._results.of_partition(number)},
+                self._started,
+            )
+            for number, key in enumerate(self.keys)
+        }
 
     def bounds(self, table: Table, days: Days | None = None) -> Mapping[str, Any]:
         """The declared window of `table` for this run or for `days` of it: partition column -> half-open range."""

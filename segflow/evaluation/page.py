@@ -31,7 +31,7 @@ from segflow.evaluation.groups import Background
 from segflow.evaluation.lists import ListQuality
 from segflow.evaluation.markdown import markdown
 from segflow.evaluation.report import render
-from segflow.evaluation.summary import PRIMARY_TASK, EvaluationSummary, summarize
+from segflow.evaluation.summary import PRIMARY_TASK, EvaluationSummary, SegmentRow, summarize
 from segflow.representation.probe_rows import ProbeRow
 from segflow.segments.drawing import Picture
 
@@ -45,6 +45,7 @@ class Report:
     """A finished report: the page, every figure behind it, and what to log.
 
     chart: the first one, as an SVG file; empty where there is none. markdown: the report in short, with the chart's address.
+    segment_gains: what its own ranker gains each segment over the best control, in each task.
     """
 
     html: str
@@ -54,6 +55,7 @@ class Report:
     outcome: str
     sentence: str
     figures: dict[str, float]
+    segment_gains: list[Row]
 
 
 def write_report(
@@ -112,7 +114,23 @@ def write_report(
         outcome=verdict.outcome,
         sentence=verdict.sentence,
         figures=_figures(summary),
+        segment_gains=[_gain(row) for row in summary.segments],
     )
+
+
+def _gain(row: SegmentRow) -> Row:
+    found = row.difference
+    return {
+        "task": row.task,
+        "segment_id": row.segment_id,
+        "users": row.users,
+        "segments_mean": row.segments_mean,
+        "control_mean": row.control_mean,
+        "difference": found and found.mean,
+        "low": found and found.low,
+        "high": found and found.high,
+        "p_value": found and found.p_value,
+    }
 
 
 def _each(shape: Callable[..., Shape], rows: Sequence[Row]) -> list[Shape]:

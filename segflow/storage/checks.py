@@ -22,14 +22,21 @@ CHECKS = {
 }
 
 
+_SHOWN = 5
+
+
 @dataclass(frozen=True)
 class Violation:
-    """A broken rule: which check, how many rows, and a message naming table, column and rule."""
+    """A broken rule: which check, how many rows, and a message naming table, column and rule.
+
+    where: the partitions that hold such rows, in words; empty for a table without partitions.
+    """
 
     check: str
     rows: int
     message: str
     blocking: bool = True
+    where: str = ""
 
 
 def violations(
@@ -54,13 +61,25 @@ def violations(
         f"SELECT count(*) - count(DISTINCT hash({key})), {broken or 'NULL'} FROM {identifier(staged)}"
     ).fetchall()[0]
     found = [
-        Violation(check, rows, f"{table.name}: {rows} rows {what}")
-        for (check, _, what), rows in zip(rules, counts[1:], strict=False)
+        Violation(check, rows, f"{table.name}: {rows} rows {what}", where=_where(connection, table, staged, rule))
+        for (check, rule, what), rows in zip(rules, counts[1:], strict=False)
         if rows
     ]
     if counts[0] and (repeated := _repeated(connection, key, staged)):
-        found.append(Violation("keys", repeated, f"{table.name}: {repeated} keys ({key}) repeated"))
+        rule = f"({key}) IN (SELECT ({key}) FROM {identifier(staged)} GROUP BY {key} HAVING count(*) > 1)"
+        where = _where(connection, table, staged, rule)
+        found.append(Violation("keys", repeated, f"{table.name}: {repeated} keys ({key}) repeated", where=where))
     return found
+
+
+def _where(connection: duckdb.DuckDBPyConnection, table: Table, staged: str, rule: str) -> str:
+    """The first partitions that hold rows of which `rule` is true, with how many more there are."""
+    if not table.partitions:
+        return ""
+    names = ", ".join(f"{identifier(name)}::VARCHAR" for name in table.partitions)
+    query = f"SELECT DISTINCT concat_ws('|', {names}) FROM {identifier(staged)} WHERE {rule} ORDER BY ALL"
+    held = [key or "none" for (key,) in connection.execute(query).fetchall()]
+    return ", ".join(held[:_SHOWN]) + (f" and {len(held) - _SHOWN} more" if len(held) > _SHOWN else "")
 
 
 def _repeated(connection: duckdb.DuckDBPyConnection, key: str, staged: str) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from segflow.tables.schema import USER, Column, Table, day
+from segflow.tables.schema import USER, Column, Table, columns_made_from, day
 
 _SOURCE = (
     Column("source_file", "VARCHAR", "file the row came from"),
@@ -26,19 +26,18 @@ _RAW_FIELDS = (
 SOURCE_FILES = Table(
     "source_files",
     "What lies in which source file: one row a file and day that it holds rows of. Only new and changed files are read.",
-    (
+    columns_made_from(
+        ["source file"],
         Column("file", "VARCHAR", "file, as in `source_file` of its rows"),
-        Column(
-            "day",
-            "DATE",
-            "UTC day of rows in it; undated rows lie with the file's last day",
-        ),
+        Column("day", "DATE", "UTC day of rows in it; undated rows lie with the file's last day"),
         Column("rows", "BIGINT", "rows of that day", minimum=0),
         Column("digest", "VARCHAR", "digest of these rows as they are mapped"),
         Column("size", "BIGINT", "bytes of the file", minimum=0),
         Column("modified", "BIGINT", "when the file was changed last, in nanoseconds since 1970"),
         Column("drift", "VARCHAR", "how its columns differ from those of the other files", nullable=True),
-        Column("mapping", "VARCHAR", "digest of the settings and code that the rows were mapped by"),
+        Column("mapping", "VARCHAR", "digest of the settings and code that the rows were mapped by").made_from(
+            "settings", "code"
+        ),
     ),
     key=("file", "day"),
 )
@@ -46,10 +45,17 @@ SOURCE_FILES = Table(
 RAW_EVENTS = Table(
     "raw_events",
     "Source rows mapped to the event schema, with their file and row number. Nothing is dropped here.",
-    (day("the event; rows without a usable date are kept on the last day of their file"), *_RAW_FIELDS, *_SOURCE),
+    columns_made_from(
+        ["source file", "settings"],
+        day("the event; rows without a usable date are kept on the last day of their file"),
+        *_RAW_FIELDS,
+        *_SOURCE,
+    ),
     key=("source_file", "source_row"),
     partitions=("day",),
 )
+
+_UNCHANGED = tuple(one.made_from(f"raw_events.{one.name}") for one in (*_RAW_FIELDS, *_SOURCE))
 
 REASONS = (
     "unreadable_field",
@@ -72,19 +78,43 @@ EVENTS = Table(
     "events",
     "Valid, deduplicated, human events.",
     (
-        day("the event"),
-        Column("event_id", "VARCHAR", "the source's id, or a hash of what identifies the row"),
-        USER,
-        Column("item_id", "VARCHAR", "item", nullable=True),
-        Column("event_type", "VARCHAR", "kind of event, lower case"),
-        Column("ts", "TIMESTAMPTZ", "moment of the event"),
-        Column("value", "DOUBLE", "money value of the line", nullable=True),
-        Column("quantity", "DOUBLE", "number of units", nullable=True),
-        Column("weight", "DOUBLE", "how much an event of this type counts", minimum=0.0),
-        Column("session_id", "VARCHAR", "the source's own session or basket", nullable=True),
-        Column("text", "VARCHAR", "free text of the event", nullable=True),
-        Column("imputed", "VARCHAR", "fields that were missing and filled in by rule", nullable=True),
-        *_SOURCE,
+        day("the event").made_from("raw_events.day"),
+        Column("event_id", "VARCHAR", "the source's id, or a hash of what identifies the row").made_from(
+            "raw_events.event_id",
+            "raw_events.user_id",
+            "raw_events.item_id",
+            "raw_events.event_type",
+            "raw_events.ts",
+            "raw_events.value",
+            "raw_events.quantity",
+            "raw_events.session_id",
+            "raw_events.text",
+        ),
+        USER.made_from("raw_events.user_id"),
+        Column("item_id", "VARCHAR", "item", nullable=True).made_from("raw_events.item_id"),
+        Column("event_type", "VARCHAR", "kind of event, lower case").made_from("raw_events.event_type", "settings"),
+        Column("ts", "TIMESTAMPTZ", "moment of the event").made_from("raw_events.ts"),
+        Column("value", "DOUBLE", "money value of the line", nullable=True).made_from(
+            "raw_events.value", "raw_events.quantity", "raw_events.item_id", "items.item_id", "items.price", "settings"
+        ),
+        Column("quantity", "DOUBLE", "number of units", nullable=True).made_from("raw_events.quantity", "settings"),
+        Column("weight", "DOUBLE", "how much an event of this type counts", minimum=0.0).made_from(
+            "raw_events.event_type", "settings"
+        ),
+        Column("session_id", "VARCHAR", "the source's own session or basket", nullable=True).made_from(
+            "raw_events.session_id"
+        ),
+        Column("text", "VARCHAR", "free text of the event", nullable=True).made_from("raw_events.text"),
+        Column("imputed", "VARCHAR", "fields that were missing and filled in by rule", nullable=True).made_from(
+            "raw_events.event_type",
+            "raw_events.value",
+            "raw_events.quantity",
+            "raw_events.item_id",
+            "items.item_id",
+            "items.price",
+            "settings",
+        ),
+        *_UNCHANGED[-2:],
     ),
     key=("day", "event_id"),
     partitions=("day",),
@@ -94,10 +124,24 @@ QUARANTINED_EVENTS = Table(
     "quarantined_events",
     "Every source row that did not become an event, unchanged, with the reason.",
     (
-        day("the event"),
-        Column("reason", "VARCHAR", "why the row is no event", values=REASONS),
-        *_RAW_FIELDS,
-        *_SOURCE,
+        day("the event").made_from("raw_events.day"),
+        Column("reason", "VARCHAR", "why the row is no event", values=REASONS).made_from(
+            "raw_events.day",
+            "raw_events.event_id",
+            "raw_events.user_id",
+            "raw_events.item_id",
+            "raw_events.event_type",
+            "raw_events.ts",
+            "raw_events.value",
+            "raw_events.quantity",
+            "raw_events.session_id",
+            "raw_events.text",
+            "raw_events.unparsed",
+            "items.item_id",
+            "items.category",
+            "settings",
+        ),
+        *_UNCHANGED,
     ),
     key=("source_file", "source_row"),
     partitions=("day",),
@@ -107,21 +151,25 @@ SESSIONS = Table(
     "sessions",
     "One row a session, kept on the day it starts; a session may cross midnight.",
     (
-        day("the session's first event"),
-        Column("session_id", "VARCHAR", "the source's own session, or user and start"),
-        USER,
-        Column("start", "TIMESTAMPTZ", "first event"),
-        Column("end", "TIMESTAMPTZ", "last event"),
-        Column("duration", "DOUBLE", "seconds from the first to the last event", minimum=0.0),
-        Column("events", "INTEGER", "number of events", minimum=1),
-        Column("type_counts", "MAP(VARCHAR, BIGINT)", "number of events of each type"),
-        Column("distinct_items", "INTEGER", "number of different items", minimum=0),
-        Column("value", "DOUBLE", "sum of event values"),
-        Column("weight", "DOUBLE", "sum of event weights", minimum=0.0),
-        Column("items", "VARCHAR[]", "items in order"),
-        Column("event_types", "VARCHAR[]", "event types in order"),
-        Column("gaps", "REAL[]", "seconds since the event before, 0 for the first"),
-        Column("text", "VARCHAR", "titles of the distinct items in order of first event", nullable=True),
+        day("the session's first event").made_from("events.ts"),
+        Column("session_id", "VARCHAR", "the source's own session, or user and start").made_from(
+            "events.session_id", "events.user_id", "events.ts"
+        ),
+        USER.made_from("events.user_id"),
+        Column("start", "TIMESTAMPTZ", "first event").made_from("events.ts"),
+        Column("end", "TIMESTAMPTZ", "last event").made_from("events.ts"),
+        Column("duration", "DOUBLE", "seconds from the first to the last event", minimum=0.0).made_from("events.ts"),
+        Column("events", "INTEGER", "number of events", minimum=1).made_from("events.*"),
+        Column("type_counts", "MAP(VARCHAR, BIGINT)", "number of events of each type").made_from("events.event_type"),
+        Column("distinct_items", "INTEGER", "number of different items", minimum=0).made_from("events.item_id"),
+        Column("value", "DOUBLE", "sum of event values").made_from("events.value"),
+        Column("weight", "DOUBLE", "sum of event weights", minimum=0.0).made_from("events.weight"),
+        Column("items", "VARCHAR[]", "items in order").made_from("events.item_id"),
+        Column("event_types", "VARCHAR[]", "event types in order").made_from("events.event_type"),
+        Column("gaps", "REAL[]", "seconds since the event before, 0 for the first").made_from("events.ts"),
+        Column("text", "VARCHAR", "titles of the distinct items in order of first event", nullable=True).made_from(
+            "events.item_id", "items.item_id", "items.title"
+        ),
     ),
     key=("day", "user_id", "session_id"),
     partitions=("day",),
@@ -131,20 +179,22 @@ USER_DAYS = Table(
     "user_days",
     "What a user did on a day, as sums: engagement over any time is had by adding days up.",
     (
-        day("the events"),
-        USER,
-        Column("events", "BIGINT", "number of events", minimum=1),
-        Column("sessions", "BIGINT", "sessions that started on the day", minimum=0),
-        Column("seconds", "DOUBLE", "length of these sessions", minimum=0.0),
-        Column("value", "DOUBLE", "sum of event values"),
-        Column("quantity", "DOUBLE", "sum of quantities"),
-        Column("weight", "DOUBLE", "sum of event weights", minimum=0.0),
-        Column("distinct_items", "BIGINT", "number of different items", minimum=0),
-        Column("distinct_categories", "BIGINT", "number of different widest categories", minimum=0),
-        Column("type_counts", "MAP(VARCHAR, BIGINT)", "number of events of each type"),
-        Column("hour_counts", "BIGINT[]", "number of events in each of the 24 hours (UTC)"),
-        Column("first", "TIMESTAMPTZ", "first event"),
-        Column("last", "TIMESTAMPTZ", "last event"),
+        day("the events").made_from("events.day"),
+        USER.made_from("events.user_id"),
+        Column("events", "BIGINT", "number of events", minimum=1).made_from("events.*"),
+        Column("sessions", "BIGINT", "sessions that started on the day", minimum=0).made_from("sessions.*"),
+        Column("seconds", "DOUBLE", "length of these sessions", minimum=0.0).made_from("sessions.duration"),
+        Column("value", "DOUBLE", "sum of event values").made_from("events.value"),
+        Column("quantity", "DOUBLE", "sum of quantities").made_from("events.quantity"),
+        Column("weight", "DOUBLE", "sum of event weights", minimum=0.0).made_from("events.weight"),
+        Column("distinct_items", "BIGINT", "number of different items", minimum=0).made_from("events.item_id"),
+        Column("distinct_categories", "BIGINT", "number of different widest categories", minimum=0).made_from(
+            "events.item_id", "items.item_id", "items.category"
+        ),
+        Column("type_counts", "MAP(VARCHAR, BIGINT)", "number of events of each type").made_from("events.event_type"),
+        Column("hour_counts", "BIGINT[]", "number of events in each of the 24 hours (UTC)").made_from("events.ts"),
+        Column("first", "TIMESTAMPTZ", "first event").made_from("events.ts"),
+        Column("last", "TIMESTAMPTZ", "last event").made_from("events.ts"),
     ),
     key=("day", "user_id"),
     partitions=("day",),
@@ -154,11 +204,35 @@ DAY_REPORTS = Table(
     "day_reports",
     "The report page of each day: what came, what became of it, and why rows are in quarantine.",
     (
-        day("the log"),
-        Column("raw_rows", "BIGINT", "source rows", minimum=0),
-        Column("event_rows", "BIGINT", "rows that became events", minimum=0),
-        Column("reasons", "MAP(VARCHAR, BIGINT)", "rows in quarantine by reason"),
-        Column("html", "VARCHAR", "the page"),
+        day("the log").made_from("raw_events.day"),
+        Column("raw_rows", "BIGINT", "source rows", minimum=0).made_from("raw_events.*"),
+        Column("event_rows", "BIGINT", "rows that became events", minimum=0).made_from("events.*"),
+        Column("reasons", "MAP(VARCHAR, BIGINT)", "rows in quarantine by reason").made_from(
+            "quarantined_events.reason"
+        ),
+        Column("html", "VARCHAR", "the page").made_from(
+            "raw_events.*",
+            "events.event_type",
+            "events.ts",
+            "events.imputed",
+            "events.user_id",
+            "events.item_id",
+            "quarantined_events.reason",
+            "quarantined_events.user_id",
+            "quarantined_events.item_id",
+            "quarantined_events.event_type",
+            "quarantined_events.ts",
+            "quarantined_events.value",
+            "quarantined_events.quantity",
+            "quarantined_events.unparsed",
+            "quarantined_events.source_file",
+            "quarantined_events.source_row",
+            "sessions.duration",
+            "source_files.file",
+            "source_files.rows",
+            "source_files.drift",
+            "settings",
+        ),
     ),
     key=("day",),
     partitions=("day",),
@@ -167,14 +241,15 @@ DAY_REPORTS = Table(
 ITEMS = Table(
     "items",
     "The catalogue, with the text that the language model reads.",
-    (
+    columns_made_from(
+        ["source file"],
         Column("item_id", "VARCHAR", "item"),
         Column("title", "VARCHAR", "what people call it"),
         Column("category", "VARCHAR[]", "path from the widest category to the narrowest"),
         Column("brand", "VARCHAR", "brand", nullable=True),
         Column("price", "DOUBLE", "list price", nullable=True),
-        Column("text", "VARCHAR", "composed text"),
-        Column("text_hash", "VARCHAR", "SHA-256 of the text"),
+        Column("text", "VARCHAR", "composed text").made_from("source file", "settings"),
+        Column("text_hash", "VARCHAR", "SHA-256 of the text").made_from("source file", "settings"),
     ),
     key=("item_id",),
 )
@@ -182,9 +257,10 @@ ITEMS = Table(
 USERS = Table(
     "users",
     "Optional static attributes of users, one row per user and attribute. Never clustered on; used to validate.",
-    (
+    columns_made_from(
+        ["source file"],
         USER,
-        Column("attribute", "VARCHAR", "name of the attribute"),
+        Column("attribute", "VARCHAR", "name of the attribute").made_from("settings"),
         Column("value", "VARCHAR", "its value"),
     ),
     key=("user_id", "attribute"),
@@ -193,7 +269,8 @@ USERS = Table(
 USER_EDGES = Table(
     "user_edges",
     "Optional ties between users, such as friends or followers.",
-    (
+    columns_made_from(
+        ["source file"],
         USER,
         Column("other_id", "VARCHAR", "the user that it is tied to"),
         Column("weight", "DOUBLE", "strength of the tie", minimum=0.0),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
@@ -25,9 +25,27 @@ _ARROW = {
 }
 
 
+OUTSIDE = {
+    "source file": "the files that `source` names",
+    "settings": "`segflow.yaml`",
+    "partition": "the day, week or segment that is made",
+    "language model": "the pre-trained models of `text` and `segments.profiles.namer`",
+    "code": "names that the code gives",
+}
+"""Where values come from that are made from no column."""
+ROWS = "*"
+"""In place of a column: how many rows there are."""
+
+
 @dataclass(frozen=True)
 class Column:
-    """One column. `type` is a DuckDB type; `minimum` and `maximum` bound numbers, `values` lists what text may be."""
+    """One column. `type` is a DuckDB type; `minimum` and `maximum` bound numbers, `values` lists what text may be.
+
+    origin: what the values are computed from: columns as `table.column`, `table.*` for the number of its rows, words of
+        `OUTSIDE`. A key by which a value is looked up counts; what only says which rows there are, or which of them belong
+        together, does not. It describes and decides nothing, so it is no part of the column's `repr`, of which code versions
+        are made.
+    """
 
     name: str
     type: str
@@ -36,6 +54,11 @@ class Column:
     minimum: float | None = None
     maximum: float | None = None
     values: Sequence[str] = ()
+    origin: tuple[str, ...] = field(default=(), repr=False)
+
+    def made_from(self, *origin: str) -> Column:
+        """The same column with its `origin`; each is named once."""
+        return replace(self, origin=tuple(dict.fromkeys(origin)))
 
     @property
     def arrow(self) -> pa.Field:
@@ -61,8 +84,13 @@ class Table:
         return [column.name for column in self.columns]
 
 
-WEEK = Column("week", "DATE", "first day of the snapshot week: models saw only events before it")
+WEEK = Column("week", "DATE", "first day of the snapshot week: models saw only events before it", origin=("partition",))
 USER = Column("user_id", "VARCHAR", "user")
+
+
+def columns_made_from(origin: Sequence[str], *columns: Column) -> tuple[Column, ...]:
+    """The columns; those without an origin of their own get this one."""
+    return tuple(one if one.origin else one.made_from(*origin) for one in columns)
 
 
 def day(what: str) -> Column:
@@ -77,18 +105,22 @@ def model_table(
     name: str,
     description: str,
     *extra: Column,
+    made_from: Sequence[str],
     partitions: Sequence[str] = ("week",),
     key: Sequence[str] | None = None,
 ) -> Table:
     """A table whose rows hold a model as safetensors bytes: atomic, versioned and stored like any other table.
 
-    key: which of the extra columns tell the models of a week apart; all of them by default.
+    made_from: the `origin` of the model. key: which of the extra columns tell the models of a week apart; all of them by default.
     """
     columns = (
         WEEK,
         *extra,
-        Column("model", "BLOB", "parameters and settings as safetensors"),
-        Column("metrics", "VARCHAR", "training and validation figures as JSON"),
+        *columns_made_from(
+            made_from,
+            Column("model", "BLOB", "parameters and settings as safetensors"),
+            Column("metrics", "VARCHAR", "training and validation figures as JSON"),
+        ),
     )
     key = [one.name for one in extra] if key is None else key
     return Table(name, description, columns, key=("week", *key), partitions=partitions)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections import Counter
 from datetime import date, timedelta
 from pathlib import Path
@@ -23,6 +24,7 @@ from segflow.evaluation.record import read_summary
 from segflow.evaluation.verdict import plain_name
 from segflow_tests.pipeline.conftest import Made
 
+PARENT = "mlflow.parentRunId"
 WRITTEN = set(tables.ALL) - {"newcomer_segments"}
 """Newcomers are placed by a job of their own, which a run leaves out."""
 STEPS = {plan.name for plan in PLANS.values() if {table.name for table in plan.tables} <= WRITTEN}
@@ -216,10 +218,96 @@ def test_every_mlflow_run_is_finished_and_leads_back_to_its_dagster_run(
         assert run.data.tags["dagster.run_id"] in known
         assert set(run.data.tags["dagster.asset"].split(",")) <= set(tables.ALL)
         assert "dagster.partition" in run.data.tags
-    spans = {run.data.tags["dagster.asset"]: run.data.tags["dagster.partition"] for run in runs}
+    whole = [run for run in runs if PARENT not in run.data.tags]
+    spans = {run.data.tags["dagster.asset"]: run.data.tags["dagster.partition"] for run in whole}
     assert spans["items"] == ""
     assert spans["sessions"] == f"{made.log.start}…{made.log.end - timedelta(days=1)}"
     assert spans["segmentation"] in {str(week) for week in made.weeks}
+
+
+def test_each_day_of_a_range_has_an_mlflow_run_below_that_of_the_range(
+    made: Made, instance: dg.DagsterInstance
+) -> None:
+    runs = {run.info.run_id: run for run in mlflow_runs(made)}
+    for name in ("events", "session_embeddings"):
+        records = instance.fetch_materializations(dg.AssetKey(name), limit=1000).records
+        linked = set()
+        for record in records:
+            assert record.asset_materialization is not None
+            metadata = {key: value.value for key, value in record.asset_materialization.metadata.items()}
+            run = runs[str(metadata["mlflow_run"]).rsplit("/", 1)[-1]]
+            linked.add(run.info.run_id)
+            assert run.data.tags["dagster.partition"] == record.partition_key
+            assert run.data.tags[f"segflow.rows.{name}"] == str(metadata["dagster/row_count"])
+            assert run.data.tags[f"segflow.content.{name}"] == metadata["segflow/content"]
+            above = runs[run.data.tags[PARENT]]
+            assert PARENT not in above.data.tags
+            assert above.data.tags["dagster.partition"] == f"{made.log.start}…{made.log.end - timedelta(days=1)}"
+        assert len(linked) == len(records) == (made.log.end - made.log.start).days
+
+
+def test_an_mlflow_run_says_what_decided_what_was_read_and_what_came_of_it(made: Made) -> None:
+    of_week = {
+        run.data.tags["dagster.asset"]: run
+        for run in mlflow_runs(made)
+        if run.data.tags["dagster.partition"] in (str(made.weeks[1]), "")
+    }
+    model = of_week["behavior_model"]
+    assert (model.data.params["behavior.width"], model.data.params["seed"]) == ("32", "0")
+    inputs = {one.dataset.name: one.dataset for one in model.inputs.dataset_inputs}
+    assert set(inputs) == {"events", "item_embeddings"}
+    assert inputs["events"].profile is not None
+    read = json.loads(inputs["events"].profile)
+    assert (read["first_partition"], read["last_partition"]) == (
+        str(made.log.start),
+        str(made.weeks[1] - timedelta(days=1)),
+    )
+    where = json.loads(inputs["events"].source)
+    assert made.project.storage.open(tables.EVENTS, where["delta_table_version"]) is not None
+    assert where["path"] == made.project.storage.uri(tables.EVENTS)
+    assert len(model.data.tags["segflow.content.behavior_model"]) == 16
+    assert of_week["items"].inputs.dataset_inputs == []
+    kept = {name: Path(run.info.artifact_uri.removeprefix("file://")) for name, run in of_week.items()}
+    profiles = made.project.read(tables.SEGMENT_PROFILES, {"week": made.weeks[1]}).to_pylist()
+    shown = json.loads((kept["segment_profiles"] / "segments.json").read_text(encoding="utf-8"))
+    assert [dict(zip(shown["columns"], row, strict=True))["name"] for row in shown["data"]] == [
+        row["name"] for row in profiles
+    ]
+    gains = json.loads((kept["evaluation_report"] / "segment_gains.json").read_text(encoding="utf-8"))
+    assert {"task", "segment_id", "users", "difference", "low", "high"} <= set(gains["columns"])
+    assert {row[gains["columns"].index("segment_id")] for row in gains["data"]} == {
+        row["segment_id"] for row in profiles
+    }
+
+
+def test_materializations_lead_to_the_report_and_numbers_are_numbers(made: Made, instance: dg.DagsterInstance) -> None:
+    for name, artifact in (("evaluation_report", "report.html"), ("segment_page", "segments.html")):
+        event = instance.get_latest_materialization_event(dg.AssetKey(name))
+        assert event is not None
+        assert event.asset_materialization is not None
+        metadata = event.asset_materialization.metadata
+        assert metadata["page_in_mlflow"].value == f"{metadata['mlflow_run'].value}/artifacts/{artifact}"
+        assert Path(str(metadata["page"].value)).is_file()
+    for name in sorted(WRITTEN):
+        event = instance.get_latest_materialization_event(dg.AssetKey(name))
+        assert event is not None
+        assert event.asset_materialization is not None
+        texts = {
+            key: str(value.value)
+            for key, value in event.asset_materialization.metadata.items()
+            if isinstance(value, dg.TextMetadataValue) and not key.startswith("segflow/")
+        }
+        assert [key for key, text in texts.items() if text.replace(".", "", 1).lstrip("-").isdigit()] == [], name
+
+
+def test_a_check_says_which_partitions_and_how_many_rows_it_looked_at(made: Made, instance: dg.DagsterInstance) -> None:
+    key = dg.AssetCheckKey(dg.AssetKey("events"), "keys")
+    (record,) = instance.event_log_storage.get_asset_check_execution_history(key, limit=1)
+    assert record.event is not None
+    assert record.event.asset_check_evaluation is not None
+    figures = {name: value.value for name, value in record.event.asset_check_evaluation.metadata.items()}
+    last = made.log.end - timedelta(days=1)
+    assert figures == {"partition": f"{made.log.start} … {last}", "rows": made.log.rows}
 
 
 def test_a_second_run_finds_everything_up_to_date(made: Made) -> None:

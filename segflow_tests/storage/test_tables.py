@@ -305,3 +305,29 @@ def test_a_table_with_other_columns_says_what_to_do(connection: Connection, stor
     grown = replace(VISITS, columns=[*VISITS.columns, Column("weight", "DOUBLE", "weight")])
     with pytest.raises(UserError, match=r"columns that differ: weight\); move storage.root aside .*--force"):
         storage.view(connection, grown)
+
+
+_NEGATIVE = "SELECT * REPLACE (-1 AS number) FROM ({})"
+
+
+@pytest.mark.parametrize(
+    ("bad", "days", "where"),
+    [
+        (_NEGATIVE + " WHERE day = '2024-01-02'", range(1, 9), "2024-01-02"),
+        (_NEGATIVE, range(1, 4), "2024-01-01, 2024-01-02, 2024-01-03"),
+        (_NEGATIVE, range(1, 9), "2024-01-01, 2024-01-02, 2024-01-03, 2024-01-04, 2024-01-05 and 3 more"),
+        ("({0}) UNION ALL SELECT * FROM ({0}) WHERE day = '2024-01-04'", range(1, 9), "2024-01-04"),
+    ],
+)
+def test_a_violation_says_in_which_partitions(
+    connection: Connection, storage: Storage, bad: str, days: range, where: str
+) -> None:
+    with pytest.raises(ViolationsError) as raised:
+        storage.stage(connection, VISITS, bad.format(visits(*days)), [(day(one),) for one in days])
+    assert [one.where for one in raised.value.found] == [where]
+
+
+def test_a_violation_of_a_table_without_partitions_names_none(connection: Connection, storage: Storage) -> None:
+    with pytest.raises(ViolationsError) as raised:
+        storage.stage(connection, NAMES, "SELECT NULL AS item_id, 'x' AS name")
+    assert [one.where for one in raised.value.found] == [""]

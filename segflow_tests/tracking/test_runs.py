@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.data import get_source
 from mlflow.exceptions import MlflowException
+from mlflow.types import Schema
 
 from segflow.config import TrackingConfig
-from segflow.tracking import Tracking
+from segflow.tracking import Dataset, Run, Tracking
 from segflow.tracking.runs import created_once
+from segflow.tracking.system import system_metrics
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -144,3 +150,94 @@ def test_what_another_process_creates_in_between_is_taken_as_it_is(tracking: Tra
     assert found.experiment_id == made
     with pytest.raises(MlflowException, match="experiment name"):
         created_once(lambda: None, lambda: client.create_experiment(""))
+
+
+def test_settings_beyond_a_batch_all_arrive(tracking: Tracking, client: MlflowClient) -> None:
+    values = {f"section.key_{number}": str(number) for number in range(230)}
+    with tracking.run("events", "settings", {}) as run:
+        run.parameters(values)
+    assert client.get_run(run.run_id).data.params == values
+
+
+def test_a_run_says_which_versions_of_which_tables_it_read(tracking: Tracking, client: MlflowClient) -> None:
+    columns = [("day", "DATE", False), ("items", "VARCHAR[]", True), ("counts", "MAP(VARCHAR, BIGINT)", False)]
+
+    def read(version: int) -> Run:
+        sessions = Dataset(
+            "sessions", "/tables/sessions", version, "0123456789abcdef", columns, ["2024-01-01", "2024-01-02"]
+        )
+        with tracking.run("segments", "reads", {}) as run:
+            run.inputs([sessions, Dataset("items", "s3://bucket/items", 3, "ab", [], [""])])
+        return run
+
+    read(6)
+    inputs = {one.dataset.name: one for one in client.get_run(read(7).run_id).inputs.dataset_inputs}
+    assert set(inputs) == {"sessions", "items"}
+    found = inputs["sessions"].dataset
+    assert (found.digest, found.source_type) == ("0123456789abcdef", "delta_table")
+    assert get_source(found).to_dict() == {"path": "/tables/sessions", "delta_table_version": 6}
+    assert found.schema is not None
+    schema = Schema.from_json(json.dumps(json.loads(found.schema)["mlflow_colspec"]))
+    assert [one.name for one in schema.inputs] == ["day", "items", "counts"]
+    assert [one.required for one in schema.inputs] == [True, False, True]
+    profile = {"partitions": 2, "first_partition": "2024-01-01", "last_partition": "2024-01-02"}
+    assert json.loads(str(found.profile)) == profile
+    # MLflow keeps one dataset of a name and digest; the run's own tag has the version that it read.
+    assert {one.key: one.value for one in inputs["sessions"].tags}["segflow.table_version"] == "7"
+
+
+def test_a_table_is_kept_as_mlflow_reads_it_back(tracking: Tracking, client: MlflowClient) -> None:
+    rows = [{"segment_id": "s001", "users": 12, "gain": 0.5}, {"segment_id": "s002", "users": 7, "gain": None}]
+    with tracking.run("segments", "tables", {}) as run:
+        run.table(rows, "segments")
+        run.table([], "nothing")
+    kept = Path(client.get_run(run.run_id).info.artifact_uri.removeprefix("file://"))
+    assert [one.name for one in kept.iterdir()] == ["segments.json"]
+    found = json.loads((kept / "segments.json").read_text(encoding="utf-8"))
+    assert found["columns"] == ["segment_id", "users", "gain"]
+    assert found["data"] == [["s001", 12, 0.5], ["s002", 7, None]]
+    logged = client.get_run(run.run_id).data.tags["mlflow.loggedArtifacts"]
+    assert json.loads(logged) == [{"path": "segments.json", "type": "table"}]
+
+
+def test_partitions_of_a_range_are_finished_runs_below_that_of_the_range(
+    tracking: Tracking, client: MlflowClient
+) -> None:
+    with tracking.run("events", "events 2024-01-01…2024-01-02", {}) as run:
+        pages = [run.child(f"events 2024-01-0{day}", {"dagster.partition": f"2024-01-0{day}"}, 1000) for day in (1, 2)]
+    experiment = client.get_run(run.run_id).info.experiment_id
+    below = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{run.run_id}'")
+    assert {one.info.run_name: one.data.tags["dagster.partition"] for one in below} == {
+        "events 2024-01-01": "2024-01-01",
+        "events 2024-01-02": "2024-01-02",
+    }
+    assert {(one.info.status, one.info.start_time) for one in below} == {("FINISHED", 1000)}
+    assert {page.rsplit("/", 1)[-1] for page in pages} == {one.info.run_id for one in below}
+    assert all(page.startswith(f"{tracking.config.ui}/#/experiments/{experiment}/runs/") for page in pages)
+
+
+def system_metrics_of(client: MlflowClient, run_id: str) -> set[str]:
+    """The kinds of system metrics that the run has."""
+    return {name.split("/")[1] for name in client.get_run(run_id).data.metrics if name.startswith("system/")}
+
+
+def test_system_metrics_are_logged_while_a_long_run_lasts(tracking: Tracking, client: MlflowClient) -> None:
+    with tracking.run("events", "long", {}) as run, system_metrics(tracking.uri, run.run_id, after=0.05, every=0.05):
+        deadline = time.monotonic() + 20
+        while not (found := system_metrics_of(client, run.run_id)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert {"cpu_utilization_percentage", "system_memory_usage_megabytes"} <= found
+
+
+def test_a_short_run_is_not_sampled(tracking: Tracking, client: MlflowClient) -> None:
+    before = threading.active_count()
+    with tracking.run("events", "short", {}) as run:
+        assert threading.active_count() == before + 1
+    assert threading.active_count() == before
+    assert system_metrics_of(client, run.run_id) == set()
+
+
+def test_system_metrics_can_be_switched_off(tracking: Tracking) -> None:
+    before = threading.active_count()
+    with Tracking(tracking.config.model_copy(update={"system_metrics": False})).run("events", "off", {}):
+        assert threading.active_count() == before

@@ -183,11 +183,11 @@ def evaluation_report(step: Step) -> None:
         versions=step.contents,
         config=step.config,
     )
-    file = step.page(f"{step.week}.html", report.html)
-    step.run.text(report.html, "report.html")
+    step.show_page(f"{step.week}.html", report.html, "report.html")
+    step.run.table(report.segment_gains, "segment_gains")
     step.summary(report.markdown, report.chart)
     step.run.metrics(report.figures)
-    step.note(verdict=report.outcome, sentence=report.sentence, page=str(file))
+    step.note(verdict=report.outcome, sentence=report.sentence)
     row = {"week": step.week, "outcome": report.outcome, "sentence": report.sentence}
     step.write(
         tables.EVALUATION_REPORT,

@@ -46,12 +46,11 @@ def pooled_verdict(step: Step) -> None:
         names=dict(zip(names["segment_id"].to_pylist(), names["name"].to_pylist(), strict=True)),
         config=step.config,
     )
-    file = step.page(f"{step.week}-trend.html", found.html)
-    step.run.text(found.html, "trend.html")
+    step.show_page(f"{step.week}-trend.html", found.html, "trend.html")
     step.summary(found.markdown, found.chart)
     verdict = found.pooled.summary.verdict
     step.run.metrics({"segments_minus_best_control": verdict.difference})
-    step.note(verdict=verdict.outcome, sentence=verdict.sentence, weeks=len(found.pooled.weeks), page=str(file))
+    step.note(verdict=verdict.outcome, sentence=verdict.sentence, weeks=len(found.pooled.weeks))
     row = {
         "week": step.week,
         "first_week": date.fromisoformat(found.pooled.weeks[0]),

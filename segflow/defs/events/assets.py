@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from segflow import tables
@@ -161,7 +160,7 @@ def events(step: Step) -> None:
         step.commit(tables.QUARANTINED_EVENTS, rejected, part)
     account = clean.total(accounts)
     step.require("row_accounting", account.balanced, account.sentence, **account.figures)
-    step.note(**account.figures, reasons=json.dumps(account.reasons))
+    step.note(**account.figures, reasons=account.reasons)
 
 
 @materializes(
@@ -238,5 +237,8 @@ def day_reports(step: Step) -> None:
         made = pages(step.connection, part, step.config)
         step.write(tables.DAY_REPORTS, made, part)
         for day, html in zip(made["day"].to_pylist(), made["html"].to_pylist(), strict=True):
-            step.page(f"days/{day}.html", html)
-    step.note(pages=str(Path(step.config.report.folder) / "days"))
+            if len(step.keys) == 1:
+                step.show_page(f"days/{day}.html", html, "day.html")
+            else:
+                step.page(f"days/{day}.html", html)
+    step.note(pages=Path(step.config.report.folder) / "days")

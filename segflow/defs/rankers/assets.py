@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -126,9 +125,13 @@ def _fit_segments(step: Step) -> None:
     rows = []
     if own:
         division = Division(SEGMENTS, own, step.config.rankers.segment_method)
+        fitted = list(fit_divisions(global_ranker_of(step), ranking_week(step), [division], step.config.seed))
+        step.run.table(
+            [{"segment_id": one.group_id, "users": len(one.shares), "gate": one.gate} for one in fitted], "gates"
+        )
         rows = [
             step.model_row(one.model, {"users": len(one.shares), "gate": one.gate}, segment_id=one.group_id)
-            for one in fit_divisions(global_ranker_of(step), ranking_week(step), [division], step.config.seed)
+            for one in fitted
         ]
     step.write(tables.SEGMENT_RANKERS, _in_order(tables.SEGMENT_RANKERS, rows))
 
@@ -245,6 +248,6 @@ def recommendations(step: Step) -> None:
     rows = found.rows
     cold = cold_rows(week, strangers(step), shown, settings, rules)
     if cold is not None:
-        step.note(users_without_events=cold.users, fallbacks=json.dumps([asdict(trial) for trial in cold.trials]))
+        step.note(users_without_events=cold.users, fallbacks=[asdict(trial) for trial in cold.trials])
         rows = pa.concat_tables([rows, cold.rows])
     step.write(tables.RECOMMENDATIONS, rows.add_column(0, "week", pa.array([step.week] * rows.num_rows, pa.date32())))

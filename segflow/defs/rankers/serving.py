@@ -87,7 +87,7 @@ def _registered(step: Step, ranker: ServedRanker, segments: list[str]) -> Iterat
             own = segments if arm == "segments" else []
             number = register(step.tracking, step.run, bundles[arm], digests[arm], str(step.week), own, example)
             size = sum(file.stat().st_size for file in bundles[arm].iterdir())
-            step.note(**{f"version_{arm}": number, f"bytes_{arm}": size}, model=step.config.tracking.model)
+            step.note(**{f"version_{arm}": int(number), f"bytes_{arm}": size}, model=step.config.tracking.model)
             yield {"arm": arm, "segments": own, "digest": digests[arm], "variant": variant, "bytes": size}
 
 

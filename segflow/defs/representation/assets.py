@@ -137,6 +137,7 @@ def behavior_model(step: Step) -> None:
     settings=["text", "seed"],
     kinds=["huggingface", "pytorch"],
     automation=CHANGES if "adapted" in CONFIG.users.views else None,
+    awaited="adapted" in CONFIG.users.views,
 )
 def text_adapter(step: Step) -> None:
     """Optional (`text.adaptation`). What it is worth, the probe says: it makes the view `adapted` of the users."""

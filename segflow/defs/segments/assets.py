@@ -6,6 +6,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
+import dagster as dg
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -159,7 +160,7 @@ def segment_ledger(step: Step) -> None:
     step.note(
         segments=living.num_rows,
         revision=max(rows["revision"].to_pylist(), default=0),
-        what_happened=json.dumps(dict(zip(rows["segment_id"].to_pylist(), rows["event"].to_pylist(), strict=True))),
+        what_happened=dict(zip(rows["segment_id"].to_pylist(), rows["event"].to_pylist(), strict=True)),
     )
     before = recorded.filter(pc.less(recorded["week"], step.week)).drop_columns(["members", "centre"])
     flow = migration_flow([*before.to_pylist(), *rows.to_pylist()], step.week, step.config.segments.profiles.min_cell)
@@ -222,6 +223,7 @@ def user_segments(step: Step) -> None:
     code=[*_PLACING, "segments/newcomers.py", "representation/views.py", "representation/users.py"],
     settings=["segments", "users", "text"],
     kinds=["python"],
+    awaited=False,
 )
 def newcomer_segments(step: Step) -> None:
     """Views as at the snapshot, but with the events of the week so far; its models, fusion and clustering as they are."""
@@ -231,7 +233,7 @@ def newcomer_segments(step: Step) -> None:
     rows = tables.NEWCOMER_SEGMENTS.arrow.empty_table()
     if clustering.k and as_of is not None and as_of >= start_of(step.week):
         rows = _newcomer_rows(step, clustering, as_of)
-    step.note(newcomers=rows.num_rows, as_of=str(as_of))
+    step.note(newcomers=rows.num_rows, as_of=str(as_of) if as_of is None else dg.MetadataValue.timestamp(as_of))
     step.write(tables.NEWCOMER_SEGMENTS, rows)
 
 
@@ -294,6 +296,7 @@ def segment_profiles(step: Step) -> None:
             **{f"{kind}_names_nearest_to_their_profile": score["share"] for kind, score in naming.items()},
             exemplars=f"{key.kind} hashes",
         )
+        step.run.table([{name: value for name, value in row.items() if name != "details"} for row in rows], "segments")
     table = pa.Table.from_pylist([{"week": step.week, **row} for row in rows], schema=tables.SEGMENT_PROFILES.arrow)
     step.write(tables.SEGMENT_PROFILES, table)
 
@@ -340,11 +343,10 @@ def segment_page(step: Step) -> None:
         min_cell=step.config.segments.profiles.min_cell,
         seed=step.config.seed,
     )
-    file = step.page(f"{step.week}-segments.html", page.html)
-    step.run.text(page.html, "segments.html")
+    step.show_page(f"{step.week}-segments.html", page.html, "segments.html")
     for name in ("map", "sizes", "contrasts"):
         if name in page.pictures:
             step.picture(page.pictures[name])
-    step.note(sentence=page.sentence, page=str(file))
+    step.note(sentence=page.sentence)
     row = {"week": step.week, "sentence": page.sentence, "html": page.html, "pictures": page.pictures_json()}
     step.write(tables.SEGMENT_PAGE, pa.Table.from_pylist([row], schema=tables.SEGMENT_PAGE.arrow))

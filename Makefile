@@ -8,8 +8,17 @@ HOME_HERE := DAGSTER_HOME=$(CURDIR) SEGFLOW_CONFIG=$(CURDIR)/segflow.yaml
 UI_PORT ?= 3000
 MLFLOW_PORT ?= 5000
 
+# What every process of Dagster waits for.
+define IMPORT_TIME
+import time
+began = time.perf_counter()
+import segflow.definitions
+print(f"the code location imports in {time.perf_counter() - began:.1f} s")
+endef
+export IMPORT_TIME
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-ui test-postgres bench-events bench-representation bench-segments bench-rankers check format docs ui mlflow clean
+.PHONY: help graph demo test test-slow test-ui test-postgres bench-events bench-representation bench-segments bench-rankers check format docs ui mlflow clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -66,9 +75,14 @@ check: $(VENV)/.dev ## style, types, architecture, definitions
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(HOME_HERE) $(BIN)/dagster definitions validate -w workspace.yaml 2>&1 | grep -E 'rror|passed'
+	@$(HOME_HERE) VIRTUAL_ENV=$(CURDIR)/$(VENV) PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/dg check defs 2>&1 | grep -E 'rror|success'
+	@$(HOME_HERE) $(BIN)/python -c "$$IMPORT_TIME"
 
 format: $(VENV)/.dev ## put the code in the house style
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+graph: $(VENV)/.dev ## the asset graph as a text, which a test compares
+	@$(HOME_HERE) $(BIN)/python -m segflow_tests.defs.graph
 
 docs: $(VENV)/.demo ## the reference pages of tables and settings
 	@$(BIN)/python -m segflow.reference docs

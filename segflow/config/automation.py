@@ -53,7 +53,11 @@ class AutomationConfig(Section):
         False, description="sensor `downstream`: what follows from days and snapshots, by automation conditions"
     )
     followed_weeks: int = Field(
-        4, ge=1, le=104, description="newest complete weeks that `weekly_snapshot` and `downstream` look after"
+        4,
+        ge=1,
+        le=104,
+        description="newest complete weeks that `weekly_snapshot` and `downstream` look after; the first "
+        "`rankers.training_weeks` + 1 weeks of a log are history only",
     )
     new_segments: bool = Field(
         True, description="sensor: registers segments of the ledger that Dagster does not know; launches nothing"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import abstractmethod
-from collections.abc import Collection, Iterable, MutableMapping
+from collections.abc import Collection, Iterable, MutableMapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -148,6 +148,39 @@ class AskedOnce(AutomationCondition[dg.AssetKey]):
         return dg.AutomationResult(context, _subset(context, new), cursor=json.dumps(asked, sort_keys=True))
 
 
+class WhereDue(AutomationCondition[dg.AssetKey]):
+    """A condition of Dagster's own, looked at only if there is a candidate: on most ticks there is none, for any asset."""
+
+    def __init__(self, operand: AutomationCondition[dg.AssetKey], label: str):
+        self._operand = operand
+        self._label = label
+
+    @property
+    def name(self) -> str:
+        return self._label.replace(" ", "_")
+
+    @property
+    def children(self) -> Sequence[AutomationCondition[dg.AssetKey]]:
+        return [self._operand]
+
+    @property
+    def requires_cursor(self) -> bool:
+        return False
+
+    def get_label(self) -> str:
+        """What the UI calls it."""
+        return self._label
+
+    async def evaluate(self, context: Context) -> Result:  # type: ignore[override]
+        """True where the operand is."""
+        if context.candidate_subset.is_empty:
+            return dg.AutomationResult(context, context.get_empty_subset())
+        found = await context.for_child_condition(
+            child_condition=self._operand, child_indices=[0], candidate_subset=context.candidate_subset
+        ).evaluate_async()
+        return dg.AutomationResult(context, found.true_subset, child_results=[found])
+
+
 def _plan(context: Context) -> Plan:
     return plan_of(context.key.to_user_string())
 
@@ -221,14 +254,14 @@ _CHECKS_HOLD = (
 _FREE = (~AutomationCondition.in_progress()).with_label("not under way")
 _QUIET = (~AutomationCondition.any_deps_in_progress()).with_label("nothing that it reads is under way")
 
-FOLLOWS = (
-    (NeverMade() | InputsChanged()).with_label("due") & Ready() & _FREE & _QUIET & _CHECKS_HOLD & AskedOnce()
-).with_label("made when due")
+_UNDISTURBED = WhereDue(_FREE & _QUIET & _CHECKS_HOLD, "undisturbed")
+
+FOLLOWS = ((NeverMade() | InputsChanged()).with_label("due") & Ready() & _UNDISTURBED & AskedOnce()).with_label(
+    "made when due"
+)
 """For what follows from days and snapshots: made when it is missing, and again when what it follows changes."""
 
-CHANGES = (InputsChanged() & Ready() & _FREE & _QUIET & _CHECKS_HOLD & AskedOnce()).with_label(
-    "made again when changed"
-)
+CHANGES = (InputsChanged() & Ready() & _UNDISTURBED & AskedOnce()).with_label("made again when changed")
 """For the snapshot of a week: made again when other assets of the week change; the schedule makes it the first time."""
 
 downstream = dg.AutomationConditionSensorDefinition(

@@ -24,6 +24,9 @@ CALENDAR = CONFIG.calendar
 SNAPSHOT_ASSETS = frozenset([*ASSETS["models_week"], *ASSETS["segments_week"]])
 """Made by `weekly_snapshot`; everything else of a week follows from them."""
 
+# Each week that a ranker learns from needs one before it.
+NEEDED_WEEKS = CONFIG.rankers.training_weeks + 1
+
 Promised = Collection[tuple[str, str]]
 """Tables with partition keys that are made before, in the same run."""
 
@@ -41,11 +44,11 @@ def ended_days(now: datetime) -> list[date]:
 
 
 def followed_weeks(now: datetime) -> list[date]:
-    """The last `automation.followed_weeks` weeks that are over at `now` and have a week of history, in order."""
+    """The last `automation.followed_weeks` weeks that are over at `now` and have `NEEDED_WEEKS` before them, in order."""
     end = min(now.date(), CALENDAR.end) if CALENDAR.end else now.date()
     newest = CALENDAR.week(end) - WEEK
     weeks = [newest - back * WEEK for back in range(CONFIG.automation.followed_weeks)]
-    return sorted(week for week in weeks if week > CALENDAR.first_week)
+    return sorted(week for week in weeks if week >= CALENDAR.first_week + NEEDED_WEEKS * WEEK)
 
 
 class Following:

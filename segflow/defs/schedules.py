@@ -100,7 +100,7 @@ def weekly_snapshot(context: dg.ScheduleEvaluationContext) -> Asked:
         if lacking := next((one for plan in missing if (one := following.waits_for(plan, week, own))), None):
             yield dg.SkipReason(f"week {week} waits for {lacking}")
             return
-        asked = f"{week} {_read_outside(following, missing, week)}"
+        asked = f"{week} {_read_outside(following, plans, week)}"
         if _was_asked(context.instance, asked):
             yield dg.SkipReason(f"week {week} failed, and what it reads has not changed since; run it again by hand")
             return
@@ -155,10 +155,9 @@ def _with_neighbours(part: Sequence[str], made: Collection[str]) -> tuple[str, s
 
 
 def _read_outside(following: Following, plans: Sequence[Plan], week: str) -> str:
-    """Digest of what the plans of one run read that the run itself does not make: the same week is not asked for twice."""
-    digest = hashlib.sha256()
+    """Digest of what `plans` read and do not make: the same however much of the week was made before a step failed."""
+    digest, own = hashlib.sha256(), {table.name for plan in plans for table in plan.tables}
     for plan in plans:
-        own = {table.name for other in plans for table in other.tables}
         read = following.provenance.contents(plan, week)
         kept = {name: one for name, one in sorted(read.items()) if name not in own}
         digest.update(f"{plan.code_version} {kept}".encode())

@@ -11,6 +11,7 @@ import pytest
 
 from segflow.config import AutomationConfig
 from segflow.definitions import defs
+from segflow.defs import following
 from segflow.defs.following import followed_weeks
 from segflow.defs.jobs import ASSETS
 from segflow.defs.materializes import PLANS
@@ -24,6 +25,12 @@ SNAPSHOT = ("models_week", "segments_week")
 AFTER = ("probe_week", "segment_rankers_week", "report_week", "pooled_week")
 RANKERS = {str(dg.MultiPartitionKey({"week": str(WEEK), "segment": name})) for name in MEMBERS}
 TESTED = {"ranking_results", "list_quality", "leave_one_out", "arm_tuning", "evaluation_report", "champion"}
+
+
+@pytest.fixture(autouse=True)
+def short_history(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weeks are followed that the rankers of the demo would find too early."""
+    monkeypatch.setattr(following, "NEEDED_WEEKS", 1)
 
 
 class Ticks:

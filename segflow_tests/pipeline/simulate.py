@@ -30,6 +30,7 @@ from dagster._core.definitions.partitions.context import partition_loading_conte
 from dagster._serdes import deserialize_value, serialize_value
 
 from segflow.definitions import defs
+from segflow.defs.following import followed_weeks
 from segflow.defs.partitions import CONFIG
 from segflow_tests.pipeline.follow import follow
 
@@ -260,12 +261,12 @@ def members(daemon: Daemon, week: date, now: datetime) -> Iterator[str]:
 
 
 def main(first: date, mornings: int) -> None:
-    """Print every chapter. The last ones need a week that is over at the first morning and has a week before it."""
+    """Print every chapter. The last ones need a week that is followed from the first morning on."""
     with dg.DagsterInstance.get() as instance:
         daemon = Daemon(instance)
         chapters = [story(daemon, first, mornings)]
         week = CONFIG.calendar.week(first) - timedelta(weeks=1)
-        if week > CONFIG.calendar.first_week:
+        if week in followed_weeks(at(first, 1)):
             chapters.append(members(daemon, week, at(first + mornings * DAY, 6)))
         for part in chapters:
             for name in part:

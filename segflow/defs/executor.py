@@ -15,7 +15,7 @@ from dagster._core.execution.plan.objects import StepRetryData
 from dagster._core.execution.retries import RetryMode
 from dagster._core.executor.multiprocess import MultiprocessExecutor
 
-from segflow.defs.processes import end_with_parent
+from segflow.defs.processes import end_with_parent, worker_tag
 
 _CRASHED = "ChildProcessCrashException"
 # As many as a run: `run_retries.max_retries` in dagster.yaml, which does not count killed steps.
@@ -28,6 +28,8 @@ class RecoveringExecutor(MultiprocessExecutor):
     def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[DagsterEvent]:
         """Run the steps, unless the code server that started this run worker is gone: then nobody would know of its end."""
         end_with_parent()
+        run_id = plan_context.dagster_run.run_id
+        plan_context.instance.add_run_tags(run_id, worker_tag(run_id))
         yield from super().execute(plan_context, execution_plan)
 
     def log_failure_or_retry_event_after_error(

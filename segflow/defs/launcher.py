@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import grpc
 from dagster import DagsterRun
 from dagster._config import Field, IntSource
 from dagster._core.errors import DagsterUserCodeUnreachableError
@@ -18,16 +19,16 @@ from dagster._core.launcher.base import CheckRunHealthResult, WorkerStatus
 from dagster._core.launcher.default_run_launcher import DefaultRunLauncher
 from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._grpc.client import DagsterGrpcClient
-from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult
+from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult, GetCurrentRunsResult
 from dagster._serdes import ConfigurableClassData, deserialize_value
 
-from segflow.defs.processes import PROCESS_TAG, is_gone
+from segflow.defs.processes import is_gone, is_here, worker_of
 
 _ANSWER_SECONDS = 5
 
 
 class WatchedRunLauncher(DefaultRunLauncher):
-    """Asks the code server that a run was given to whether it still works on it.
+    """Looks for the process of a run, or asks the code server that it was given to.
 
     grace_seconds: how long a server may be out of reach before its runs count as dead. Their workers end with their server,
     so nothing goes on behind it.
@@ -51,27 +52,33 @@ class WatchedRunLauncher(DefaultRunLauncher):
         return True
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
-        """Whether the run is worked on. A run that no code server was asked for is its own process's affair."""
+        """Whether the run is worked on: by its process if that is one of this host, else by what its code server says.
+
+        What neither can tell counts as running, up to the longest time that a run may take.
+        """
+        name = worker_of(run.run_id, run.tags)
+        if is_here(name):
+            alive = not is_gone(name)
+            return CheckRunHealthResult(
+                WorkerStatus.RUNNING if alive else WorkerStatus.FAILED, None if alive else f"its process {name} is gone"
+            )
         if GRPC_INFO_TAG not in run.tags:
-            name = run.tags.get(PROCESS_TAG, "")
-            if is_gone(name):
-                return CheckRunHealthResult(WorkerStatus.FAILED, f"the process {name} is gone")
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         try:
-            known = _knows(run)
+            lost = _is_lost(run)
         except DagsterUserCodeUnreachableError as error:
             silent = time.monotonic() - self._silent_since.setdefault(run.run_id, time.monotonic())
             status = WorkerStatus.RUNNING if silent < self._grace_seconds else WorkerStatus.FAILED
             said = str(error).partition("\n")[0]
             return CheckRunHealthResult(status, f"its code server does not answer since {silent:.0f} s: {said}")
         self._silent_since.pop(run.run_id, None)
-        if known:
-            return CheckRunHealthResult(WorkerStatus.RUNNING)
-        return CheckRunHealthResult(WorkerStatus.FAILED, "its code server knows nothing of it: it was started anew")
+        if lost:
+            return CheckRunHealthResult(WorkerStatus.FAILED, "its code server knows nothing of it: it was started anew")
+        return CheckRunHealthResult(WorkerStatus.RUNNING)
 
 
-def _knows(run: DagsterRun) -> bool:
-    """Whether the code server of the run has a living process for it. Raises DagsterUserCodeUnreachableError."""
+def _is_lost(run: DagsterRun) -> bool:
+    """Whether the code server of the run answers, and has no process for it. Raises DagsterUserCodeUnreachableError."""
     server = json.loads(run.tags[GRPC_INFO_TAG])
     client = DagsterGrpcClient(
         port=server.get("port"),
@@ -80,4 +87,13 @@ def _knows(run: DagsterRun) -> bool:
         use_ssl=bool(server.get("use_ssl", False)),
     )
     answer = client.can_cancel_execution(CanCancelExecutionRequest(run_id=run.run_id), timeout=_ANSWER_SECONDS)
-    return deserialize_value(answer, CanCancelExecutionResult).can_cancel
+    if deserialize_value(answer, CanCancelExecutionResult).can_cancel:
+        return False
+    try:
+        current = deserialize_value(client.get_current_runs(), GetCurrentRunsResult).current_runs
+    except DagsterUserCodeUnreachableError as error:
+        if isinstance(error.__cause__, grpc.RpcError) and error.__cause__.code() == grpc.StatusCode.UNIMPLEMENTED:
+            # `dagster code-server start` answers for the code as it is now, and not for runs of the code before a reload.
+            return False
+        raise
+    return run.run_id not in current

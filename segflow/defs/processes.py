@@ -11,12 +11,13 @@ import os
 import signal
 import socket
 import threading
+from collections.abc import Mapping
 from functools import cache
 from multiprocessing import connection
 from pathlib import Path
 
 PROCESS_TAG = "segflow/process"
-"""Tag of a Dagster run that a process executes itself, such as the command line: the name of that process."""
+"""Tag of a Dagster run: the run's id and the name of the process that works on it. A run that is made again inherits it."""
 
 
 @cache
@@ -47,11 +48,16 @@ def this_process() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{_started(os.getpid())}"
 
 
+def is_here(name: str) -> bool:
+    """Whether the process with this name is one of this host, so that it can be told whether it lives."""
+    return name.rpartition(":")[0].rpartition(":")[0] == socket.gethostname()
+
+
 def is_gone(name: str) -> bool:
     """Whether the process with this name has ended. Of another host's processes nothing is known: they count as alive."""
-    host, number, started = [*name.rsplit(":", 2), "", ""][:3]
-    if host != socket.gethostname() or not number.isdigit():
+    if not is_here(name):
         return False
+    _, number, started = name.rsplit(":", 2)
     try:
         os.kill(int(number), 0)
     except ProcessLookupError:
@@ -59,6 +65,17 @@ def is_gone(name: str) -> bool:
     except PermissionError:
         return False
     return _started(int(number)) != started
+
+
+def worker_tag(run_id: str) -> dict[str, str]:
+    """The tag that says that this process works on a run."""
+    return {PROCESS_TAG: f"{run_id}@{this_process()}"}
+
+
+def worker_of(run_id: str, tags: Mapping[str, str]) -> str:
+    """The name of the process that works on a run, by the run's tags; empty if they do not tell."""
+    owner, _, name = tags.get(PROCESS_TAG, "").partition("@")
+    return name if owner in (run_id, "") else ""
 
 
 def _started(number: int) -> str:

@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping
 import dagster as dg
 from dagster._core.execution.backfill import BulkActionStatus
 from dagster._core.execution.stats import StepEventStatus
+from dagster._core.storage.tags import GRPC_INFO_TAG
 
 from segflow.defs.partitions import CONFIG
-from segflow.defs.processes import PROCESS_TAG, is_gone
+from segflow.defs.processes import is_gone, worker_of
 from segflow.defs.resources import Segflow
 from segflow.tracking import Tracking
 from segflow.tracking.backfills import end_parents
@@ -52,9 +53,10 @@ def tidy(instance: dg.DagsterInstance, tracking: Tracking) -> str:
 def _fail_dead_runs(instance: dg.DagsterInstance) -> int:
     """Fail the runs that a process executed itself and did not survive."""
     under_way = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])
-    dead = [run for run in instance.get_runs(under_way) if is_gone(run.tags.get(PROCESS_TAG, ""))]
+    own = [run for run in instance.get_runs(under_way) if GRPC_INFO_TAG not in run.tags]
+    dead = [run for run in own if is_gone(worker_of(run.run_id, run.tags))]
     for run in dead:
-        instance.report_run_failed(run, f"the process {run.tags[PROCESS_TAG]} is gone")
+        instance.report_run_failed(run, "its process is gone")
     return len(dead)
 
 

@@ -17,7 +17,7 @@ from dagster._core.storage.tags import MAX_RETRIES_TAG
 from segflow.defs.jobs import ASSETS
 from segflow.defs.materializes import PLANS, Plan
 from segflow.defs.partitions import CONFIG, stretches
-from segflow.defs.processes import PROCESS_TAG, this_process
+from segflow.defs.processes import worker_tag
 from segflow.defs.progress import PROGRESS
 from segflow.defs.provenance import Provenance
 from segflow.defs.reconcile import tidy
@@ -57,8 +57,8 @@ class Runner:
         self._instance = instance
         self._watcher = watcher
         self._force = force
-        # Named, so that it can be told later whether its runs are still worked on; nobody else could make them again.
-        self._tags = {PROCESS_TAG: this_process(), MAX_RETRIES_TAG: "0"}
+        # It must be told later whether its runs are still worked on; nobody else could make them again.
+        self._tags = {**worker_tag(""), MAX_RETRIES_TAG: "0"}
         if rewrite_history:
             self._tags[REWRITE_HISTORY] = "true"
         self._provenance = Provenance(instance)

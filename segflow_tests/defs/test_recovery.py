@@ -22,7 +22,7 @@ from dagster._core.storage.tags import GRPC_INFO_TAG
 
 from segflow.config import TrackingConfig
 from segflow.defs.launcher import WatchedRunLauncher
-from segflow.defs.processes import PROCESS_TAG, end_with_parent, is_gone, this_process
+from segflow.defs.processes import PROCESS_TAG, end_with_parent, is_gone, this_process, worker_tag
 from segflow.defs.reconcile import tidy
 from segflow.tracking import Tracking
 from segflow.tracking.backfills import BACKFILL, PARENT, parent_of
@@ -103,13 +103,17 @@ def test_a_silent_code_server_is_given_some_time(instance: dg.DagsterInstance, t
     assert "does not answer" in str(found.msg)
 
 
-def test_a_run_of_the_command_line_is_told_by_its_process(instance: dg.DagsterInstance, dead: str) -> None:
+def test_a_run_is_told_by_its_process(instance: dg.DagsterInstance, dead: str) -> None:
     launcher = WatchedRunLauncher()
-    alive, over, unknown = (
-        launcher.check_run_worker_health(started_run(instance, **tags)).status
-        for tags in ({PROCESS_TAG: this_process()}, {PROCESS_TAG: dead}, {})
-    )
-    assert (alive, over, unknown) == (WorkerStatus.RUNNING, WorkerStatus.FAILED, WorkerStatus.RUNNING)
+    tags = {
+        "alive": worker_tag(""),
+        "over": {PROCESS_TAG: f"@{dead}"},
+        "of the run that it repeats": {PROCESS_TAG: f"r@{dead}"},
+    }
+    found = {name: launcher.check_run_worker_health(started_run(instance, **one)).status for name, one in tags.items()}
+    assert found == {
+        "alive": WorkerStatus.RUNNING, "over": WorkerStatus.FAILED, "of the run that it repeats": WorkerStatus.RUNNING,
+    }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +126,7 @@ def tracking(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
 def test_what_is_over_is_closed_and_nothing_else(instance: dg.DagsterInstance, tracking: Tracking, dead: str) -> None:
     under_way, ended = started_run(instance), started_run(instance)
     instance.report_run_failed(ended)
-    abandoned = started_run(instance, **{PROCESS_TAG: dead})
+    abandoned = started_run(instance, **{PROCESS_TAG: f"@{dead}"})
     experiment = tracking.experiment("segflow events")
     tags = {
         "alive": {"dagster.run_id": under_way.run_id, PROCESS: this_process()},

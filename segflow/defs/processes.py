@@ -75,7 +75,7 @@ def worker_tag(run_id: str) -> dict[str, str]:
 def worker_of(run_id: str, tags: Mapping[str, str]) -> str:
     """The name of the process that works on a run, by the run's tags; empty if they do not tell."""
     owner, _, name = tags.get(PROCESS_TAG, "").partition("@")
-    return name if owner in (run_id, "") else ""
+    return name if owner == run_id else ""
 
 
 def _started(number: int) -> str:

@@ -1,4 +1,4 @@
-"""Closing what killed processes left open: MLflow runs of steps, parents of backfills, runs of the command line.
+"""Closing what killed processes left open: runs of Dagster, MLflow runs of steps, parents of backfills.
 
 The sensor does so while a daemon runs; `segflow run` does so when it starts. What belongs to another Dagster instance or to
 processes of another machine is left alone.
@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 import dagster as dg
 from dagster._core.execution.backfill import BulkActionStatus
 from dagster._core.execution.stats import StepEventStatus
-from dagster._core.storage.tags import GRPC_INFO_TAG
 
 from segflow.defs.partitions import CONFIG
 from segflow.defs.processes import is_gone, worker_of
@@ -34,7 +33,7 @@ _BACKFILL_OVER = {
     name="reconcile",
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING if CONFIG.automation.reconcile else dg.DefaultSensorStatus.STOPPED,
-    description="Closes MLflow runs that killed processes left open, and ends the parents of backfills. Launches nothing.",
+    description="Closes the runs that killed processes left open, and ends the MLflow parents of backfills. Launches nothing.",
 )
 def reconcile(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     """Says what was closed."""
@@ -46,17 +45,22 @@ def tidy(instance: dg.DagsterInstance, tracking: Tracking) -> str:
     failed = _fail_dead_runs(instance)
     closed = close_orphans(tracking, _over(instance))
     ended = end_parents(tracking, _backfill_status(instance))
-    found = {"runs of the command line": failed, "MLflow runs": len(closed), "parents of backfills": len(ended)}
+    found = {"runs": failed, "MLflow runs": len(closed), "parents of backfills": len(ended)}
     return ", ".join(f"closed {count} {what}" for what, count in found.items() if count)
 
 
 def _fail_dead_runs(instance: dg.DagsterInstance) -> int:
-    """Fail the runs that a process executed itself and did not survive."""
-    under_way = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])
-    own = [run for run in instance.get_runs(under_way) if GRPC_INFO_TAG not in run.tags]
-    dead = [run for run in own if is_gone(worker_of(run.run_id, run.tags))]
+    """Fail the runs whose process was one of this host and is gone.
+
+    The daemon may be on another host than the code: then its launcher cannot look for the process, but the sensor, which is
+    evaluated by the code server, can.
+    """
+    under_way = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
+    dead = [run for run in under_way if is_gone(worker_of(run.run_id, run.tags))]
     for run in dead:
-        instance.report_run_failed(run, "its process is gone")
+        # It may have come to its end since it was looked up.
+        if (found := instance.get_run_by_id(run.run_id)) and not found.is_finished:
+            instance.report_run_failed(found, "its process is gone")
     return len(dead)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import dagster as dg
 from dagster._core.storage.tags import MAX_RETRIES_TAG
+from dagster._core.utils import make_new_run_id
 
 from segflow.defs.jobs import ASSETS
 from segflow.defs.materializes import PLANS, Plan
@@ -57,8 +58,8 @@ class Runner:
         self._instance = instance
         self._watcher = watcher
         self._force = force
-        # It must be told later whether its runs are still worked on; nobody else could make them again.
-        self._tags = {**worker_tag(""), MAX_RETRIES_TAG: "0"}
+        # Nobody but the caller could make its runs again.
+        self._tags = {MAX_RETRIES_TAG: "0"}
         if rewrite_history:
             self._tags[REWRITE_HISTORY] = "true"
         self._provenance = Provenance(instance)
@@ -147,7 +148,8 @@ class Runner:
             self._one(job, plan, keys)
 
     def _run(self, job: str, plans: Sequence[Plan], keys: Sequence[str]) -> None:
-        partition: dict[str, Any] = {"tags": dict(self._tags)}
+        run_id = make_new_run_id()
+        partition: dict[str, Any] = {"run_id": run_id, "tags": self._tags | worker_tag(run_id)}
         if len(keys) > 1:
             partition["tags"] |= {
                 "dagster/asset_partition_range_start": keys[0],

@@ -19,10 +19,11 @@ import pytest
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 from dagster._core.launcher.base import WorkerStatus
 from dagster._core.storage.tags import GRPC_INFO_TAG
+from dagster._core.utils import make_new_run_id
 
 from segflow.config import TrackingConfig
 from segflow.defs.launcher import WatchedRunLauncher
-from segflow.defs.processes import PROCESS_TAG, end_with_parent, is_gone, this_process, worker_tag
+from segflow.defs.processes import PROCESS_TAG, end_with_parent, is_gone, this_process, worker_of, worker_tag
 from segflow.defs.reconcile import tidy
 from segflow.tracking import Tracking
 from segflow.tracking.backfills import BACKFILL, PARENT, parent_of
@@ -80,7 +81,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
         yield opened
 
 
-def started_run(instance: dg.DagsterInstance, **tags: str) -> dg.DagsterRun:
+def started_run(instance: dg.DagsterInstance, process: str = "", **tags: str) -> dg.DagsterRun:
     @dg.op
     def nothing() -> None: ...
 
@@ -88,7 +89,9 @@ def started_run(instance: dg.DagsterInstance, **tags: str) -> dg.DagsterRun:
     def job() -> None:
         nothing()
 
-    run = instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.STARTED)
+    run_id = make_new_run_id()
+    named = {PROCESS_TAG: f"{run_id}@{process}"} if process else {}
+    run = instance.create_run_for_job(job, run_id=run_id, tags=named | tags, status=dg.DagsterRunStatus.STARTED)
     assert run.status == dg.DagsterRunStatus.STARTED
     return run
 
@@ -105,15 +108,15 @@ def test_a_silent_code_server_is_given_some_time(instance: dg.DagsterInstance, t
 
 def test_a_run_is_told_by_its_process(instance: dg.DagsterInstance, dead: str) -> None:
     launcher = WatchedRunLauncher()
-    tags = {
-        "alive": worker_tag(""),
-        "over": {PROCESS_TAG: f"@{dead}"},
-        "of the run that it repeats": {PROCESS_TAG: f"r@{dead}"},
+    runs = {
+        "alive": started_run(instance, this_process()),
+        "over": started_run(instance, dead),
+        "with the tag of the run that it repeats": started_run(instance, **{PROCESS_TAG: f"another@{dead}"}),
     }
-    found = {name: launcher.check_run_worker_health(started_run(instance, **one)).status for name, one in tags.items()}
-    assert found == {
-        "alive": WorkerStatus.RUNNING, "over": WorkerStatus.FAILED, "of the run that it repeats": WorkerStatus.RUNNING,
-    }  # fmt: skip
+    found = {name: launcher.check_run_worker_health(run).status for name, run in runs.items()}
+    assert [name for name, status in found.items() if status != WorkerStatus.RUNNING] == ["over"]
+    assert found["over"] == WorkerStatus.FAILED
+    assert worker_of("r", worker_tag("r")) == this_process()
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +129,7 @@ def tracking(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
 def test_what_is_over_is_closed_and_nothing_else(instance: dg.DagsterInstance, tracking: Tracking, dead: str) -> None:
     under_way, ended = started_run(instance), started_run(instance)
     instance.report_run_failed(ended)
-    abandoned = started_run(instance, **{PROCESS_TAG: f"@{dead}"})
+    abandoned = started_run(instance, dead)
     experiment = tracking.experiment("segflow events")
     tags = {
         "alive": {"dagster.run_id": under_way.run_id, PROCESS: this_process()},
@@ -142,7 +145,7 @@ def test_what_is_over_is_closed_and_nothing_else(instance: dg.DagsterInstance, t
     }  # fmt: skip
     assert found["process gone"].data.tags[CLOSED] == "its process is gone"
     assert found["run over"].data.tags[CLOSED] == "its Dagster run is over: FAILURE"
-    assert said == "closed 1 runs of the command line, closed 2 MLflow runs"
+    assert said == "closed 1 runs, closed 2 MLflow runs"
     assert instance.get_run_by_id(abandoned.run_id).status == dg.DagsterRunStatus.FAILURE
     assert tidy(instance, tracking) == ""
     for run_id in (runs["alive"], runs["another instance"]):

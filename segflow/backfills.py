@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 _OF_DAYS = ("catalogue", "days")
 """The jobs that are not made week by week."""
 DAY, WEEK = timedelta(days=1), timedelta(weeks=1)
-DAYS_AT_ONCE = 31
-"""Days of one run. A run that fails or is stopped loses at most the asset that it is at, for so many days."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +30,15 @@ class Backfill:
     """What is asked for. first, last: days, both included; weeks are those that start between them.
 
     assets: names of assets, or of jobs for all of theirs; none for everything, and what the weeks read as well.
+    days_at_once: days of one run, by default `compute.days_per_run`. A run that fails or is stopped loses at most the asset that
+        it is at, for so many days.
     """
 
     first: date
     last: date
     assets: tuple[str, ...] = ()
     force: bool = False
-    days_at_once: int = DAYS_AT_ONCE
+    days_at_once: int | None = None
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def _everything(runner: Runner, config: Config, asked: Backfill, weeks: Sequence
     watcher.begin("catalogue", steps_of("catalogue"))
     watcher.begin("days", steps_of("days", (end - first).days))
     runner.catalogue()
-    runner.days(first, end, asked.days_at_once)
+    runner.days(first, end, asked.days_at_once or config.compute.days_per_run)
     if weeks:
         with open_workers(config.compute.processes, watcher) as workers:
             make_weeks(config, runner, workers, watcher, weeks, asked.force)
@@ -157,7 +157,7 @@ def _assets(runner: Runner, config: Config, asked: Backfill, watcher: Watcher) -
         watcher.begin(plan.name, weight_of(job, keys) if job in _OF_DAYS else len(weeks))
     for job, plan, keys in chosen:
         if job in _OF_DAYS:
-            runner.asset(job, plan, keys, asked.days_at_once)
+            runner.asset(job, plan, keys, asked.days_at_once or config.compute.days_per_run)
     for week in weeks:
         for job, plan, _ in chosen:
             # Asked for now: the segments of a week are known once its ledger is there.

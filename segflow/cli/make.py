@@ -58,7 +58,7 @@ def whole_run(weeks: int, week: Sequence[date], force: bool, rewrite_history: bo
     help="Only these assets, or those of these jobs, separated by commas, over the days and weeks of the span; what they "
     "read must be there.",
 )
-@click.option("--chunk", type=click.IntRange(min=1), help="Days of one run.  [default: 31]")
+@click.option("--chunk", type=click.IntRange(min=1), help="Days of one run.  [default: compute.days_per_run]")
 @click.option("--dry-run", is_flag=True, help="Print what would be made as things are, and make nothing.")
 @click.option("--force", is_flag=True, help="Materialize again even what is up to date.")
 @json_option("what was made, or what would be,")
@@ -78,12 +78,12 @@ def backfill(
     that these read. What is up to date is left alone, so that the same command goes on after a failure or Ctrl-C.
     """
     settle(config)
-    from segflow.backfills import DAYS_AT_ONCE, Backfill
+    from segflow.backfills import Backfill
     from segflow.backfills import backfill as make
 
     names = tuple(name.strip() for name in (assets or "").split(",") if name.strip())
     with watching(as_json) as watcher:
-        planned, weeks = make(Backfill(*span, names, force, chunk or DAYS_AT_ONCE), watcher, dry_run)
+        planned, weeks = make(Backfill(*span, names, force, chunk), watcher, dry_run)
     if as_json:
         plan = [{"asset": one.asset, "asked": one.asked, "partitions": one.stale} for one in planned]
         put({"dry_run": dry_run, "plan": plan, **_facts(weeks, watcher)})

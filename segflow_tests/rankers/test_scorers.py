@@ -191,6 +191,16 @@ def test_user_neighbours_against_plain_loops(log: EventSequences, features: Feat
         np.testing.assert_allclose(lately[::-1][user], weights @ recent, atol=1e-5)
 
 
+def test_without_any_reference_user_nothing_is_scored(log: EventSequences, history: ItemHistory) -> None:
+    before = history.at(int(log.times.min()), half_life_days=30)
+    assert before.pairs.items.size == 0
+    reference = ReferenceUsers.of(before, limit=1000)
+    ever, lately = reference.score(before, EVERYBODY[:3], neighbours=5)
+    assert ever.shape == lately.shape == (3, ITEMS)
+    assert not ever.any()
+    assert not lately.any()
+
+
 def test_reference_users_are_a_sample_without_ids(features: Features) -> None:
     reference = ReferenceUsers.of(features, limit=10)
     assert len(reference.offsets) == 11

@@ -99,6 +99,9 @@ class ReferenceUsers:
         similarity = own @ profiles.T
         similarity[similarity >= length * np.float32(1 - 1e-5)] = 0
         count = min(neighbours, similarity.shape[1])
+        if count == 0:
+            # Early in a log nobody may have had any candidate yet.
+            return sparse.csr_array(similarity)
         least = np.partition(similarity, similarity.shape[1] - count, axis=1)[:, [similarity.shape[1] - count]]
         similarity[similarity < least] = 0
         return sparse.csr_array(similarity / np.maximum(similarity.sum(axis=1, keepdims=True), 1e-9))

@@ -18,7 +18,7 @@ endef
 export IMPORT_TIME
 
 .DEFAULT_GOAL := help
-.PHONY: help graph demo test test-slow test-ui test-postgres bench-events bench-representation bench-segments bench-rankers check format docs ui mlflow clean
+.PHONY: help graph demo test test-slow test-ui test-postgres bench-events bench-representation bench-segments bench-rankers check format docs ui mlflow clean site
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -84,8 +84,12 @@ format: $(VENV)/.dev ## put the code in the house style
 graph: $(VENV)/.dev ## the asset graph as a text, which a test compares
 	@$(HOME_HERE) $(BIN)/python -m segflow_tests.defs.graph
 
-docs: $(VENV)/.demo ## the reference pages of tables and settings
+docs: $(VENV)/.demo ## the reference pages of tables, settings and commands
 	@$(BIN)/python -m segflow.reference docs
+
+site: $(VENV)/.dev docs ## the docs as a site, in site/
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 ui: $(VENV)/.demo ## the Dagster UI over what was made here
 	@$(HOME_HERE) $(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1 -p $(UI_PORT)

@@ -1,16 +1,19 @@
 """The reference pages of the docs, generated from the declarations they describe: `python -m segflow.reference docs`.
 
-Lives here: tables and settings as Markdown, and the schemas of JSON that others read. Does not live here: what these are
-(`tables/`, `config/`, `evaluation/`), and pages that people write.
+Lives here: tables, settings and commands as Markdown, and the schemas of JSON that others read. Does not live here: what
+these are (`tables/`, `config/`, `cli/`, `evaluation/`), and pages that people write.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import click
 
 from segflow.config import Config
 from segflow.tables import ALL, Column, Table
@@ -69,6 +72,45 @@ def settings_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def commands_page() -> str:
+    """Every command with its options."""
+    from segflow.cli.app import GROUPS, segflow
+
+    lines = [
+        "# Command line",
+        "",
+        _NOTE.format("`segflow/cli/`"),
+        "",
+        "`segflow [--config FILE] COMMAND`. Without `--config` the settings are `$SEGFLOW_CONFIG`, or the nearest "
+        "`segflow.yaml` in the folder or above it. By `--json`, standard output holds one JSON object and nothing else. Exit "
+        "codes: 0 all is well, 1 a mistake in use or a failed check, 2 an option that cannot be read, 3 a run failed, 130 "
+        "interrupted.",
+    ]
+    for group, names in GROUPS.items():
+        lines += ["", f"## {group}"]
+        for name in names:
+            lines += ["", *_command_section(segflow.commands[name], name)]
+    return "\n".join(lines) + "\n"
+
+
+def _command_section(command: click.Command, name: str) -> Iterator[str]:
+    with click.Context(command, info_name=f"segflow {name}") as ctx:
+        yield f"### segflow {name}"
+        yield ""
+        yield f"`{command.get_usage(ctx).removeprefix('Usage: ')}`"
+        yield ""
+        yield from inspect.cleandoc(command.help or "").splitlines()
+        own = [one for one in command.get_params(ctx) if isinstance(one, click.Option) and one.name != "help"]
+        options = [record for one in own if (record := one.get_help_record(ctx))]
+    yield ""
+    if options:
+        # In Markdown, brackets are links.
+        rows = ((f"`{option}`", meaning.replace("[", "(").replace("]", ")")) for option, meaning in options)
+        yield from _grid(("option", "meaning"), rows)
+        yield ""
+    yield (command.epilog or "").removeprefix("\b\n").replace("Example: ", "Example: `") + "`"
+
+
 def schemas() -> dict[str, str]:
     """File name -> JSON Schema: of `evaluation_report.summary`, and of what `segflow compare --json` prints."""
     from segflow.evaluation.compare import Differences
@@ -81,7 +123,7 @@ def schemas() -> dict[str, str]:
 
 def pages() -> dict[str, str]:
     """File name -> content."""
-    return {"tables.md": tables_page(), "settings.md": settings_page(), **schemas()}
+    return {"tables.md": tables_page(), "settings.md": settings_page(), "cli.md": commands_page(), **schemas()}
 
 
 def _table_section(table: Table) -> Iterator[str]:

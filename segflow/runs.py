@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from segflow.errors import RunFailedError, UserError
 from segflow.watching import Watcher
-from segflow.workers import Workers, as_worker, open_workers
+from segflow.workers import Workers, as_worker, leave, open_workers
 
 if TYPE_CHECKING:
     from segflow.config import Config
@@ -84,7 +84,7 @@ def make_weeks(
 
 
 def _stage(stage: str, force: bool, week: date) -> str | None:
-    """One stage of one week in a process of its own; returns the user's mistake, if there was one, or that it was stopped."""
+    """One stage of one week in a process of its own; returns the user's mistake, if there was one."""
     import warnings
 
     warnings.filterwarnings("ignore")
@@ -98,6 +98,5 @@ def _stage(stage: str, force: bool, week: date) -> str | None:
         except UserError as error:
             return str(error)
         except KeyboardInterrupt:
-            # Not raised: nobody listens any more, and what it holds would be found in use when the process ends.
-            return f"{stage} of week {week}: interrupted"
+            leave()
     return None

@@ -130,7 +130,7 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
     ctx.exit(1 if faults else 0)
 
 
-@click.command(epilog=example("source <(segflow completion bash)      # in ~/.bashrc"))
+@click.command(epilog=example("source <(segflow completion bash)"))
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:

@@ -29,7 +29,7 @@ class Made:
 def run_two_weeks(folder: Path, deployment: Deployment = EMBEDDED) -> Made:
     """The planted log, with dirt, taken from its rows to the report by the command that users type."""
     log = planted_log(folder, users=120, weeks=10, dirt=True)
-    project = Project.make(folder, log.start, log.end, deployment)
+    project = Project.make(folder, log.start, log.end, deployment, tracking={"partition_runs": True})
     last = log.end - timedelta(weeks=2)
     done = project.segflow("run", "--weeks", "2")
     assert done.returncode == 0, done.stderr

@@ -50,6 +50,8 @@ SMALL: Mapping[str, Any] = {
     "segments": {"k_max": 6, "bootstraps": 10},
     "rankers": {"steps": 40, "check_every": 20, "delta_steps": 10, "training_weeks": 3, "placebos": 1, "repeats": 1},
     "compute": {"memory_limit": "1GB"},
+    # A run for each of many days takes longer than the few rows of the day.
+    "tracking": {"partition_runs": False},
 }
 """Settings with which a week takes seconds; what is learned is still good enough to find planted segments."""
 
@@ -83,7 +85,7 @@ class Project:
         calendar = {"start": start, "end": end}
         values = {"source": SOURCE, "calendar": calendar, **SMALL, **settings}
         if deployment.mlflow:
-            values["tracking"] = {"uri": deployment.mlflow, "ui": deployment.mlflow}
+            values["tracking"] = {**values["tracking"], "uri": deployment.mlflow, "ui": deployment.mlflow}
         (folder / "segflow.yaml").write_text(yaml.safe_dump(_plain(values), sort_keys=False), encoding="utf-8")
         shutil.copy(deployment.dagster, folder / "dagster.yaml")
         return cls(folder, deployment)
@@ -112,7 +114,7 @@ class Project:
     def python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """`python arguments`, to its end."""
         process = self.start(*arguments)
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=1500)
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
     def segflow(self, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -36,8 +36,8 @@ def look(context: Context) -> Following:
     """What is due: seen once for all conditions of a tick."""
     view = context.asset_graph_view
     if view not in _LOOKS:
-        log = view.instance.run_storage.get_run_storage_id()
-        provenance = Provenance(view.instance, _RECORDS.setdefault(log, {}))
+        storage: Any = view.instance.run_storage
+        provenance = Provenance(view.instance, _RECORDS.setdefault(storage.get_run_storage_id(), {}))
         _LOOKS[view] = Following(provenance, context.evaluation_time)
     return _LOOKS[view]
 
@@ -151,7 +151,7 @@ class AskedOnce(AutomationCondition[dg.AssetKey]):
 class WhereDue(AutomationCondition[dg.AssetKey]):
     """A condition of Dagster's own, looked at only if there is a candidate: on most ticks there is none, for any asset."""
 
-    def __init__(self, operand: AutomationCondition[dg.AssetKey], label: str):
+    def __init__(self, operand: AutomationCondition[Any], label: str):
         self._operand = operand
         self._label = label
 
@@ -160,7 +160,7 @@ class WhereDue(AutomationCondition[dg.AssetKey]):
         return self._label.replace(" ", "_")
 
     @property
-    def children(self) -> Sequence[AutomationCondition[dg.AssetKey]]:
+    def children(self) -> Sequence[AutomationCondition[Any]]:
         return [self._operand]
 
     @property

@@ -56,8 +56,8 @@ class AutomationConfig(Section):
         4,
         ge=1,
         le=104,
-        description="newest complete weeks that `weekly_snapshot` and `downstream` look after; the first "
-        "`rankers.training_weeks` + 1 weeks of a log are history only",
+        description="newest complete weeks that `weekly_snapshot` and `downstream` look after; the first two "
+        "weeks of a log are history only",
     )
     new_segments: bool = Field(
         True, description="sensor: registers segments of the ledger that Dagster does not know; launches nothing"

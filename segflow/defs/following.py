@@ -24,8 +24,8 @@ CALENDAR = CONFIG.calendar
 SNAPSHOT_ASSETS = frozenset([*ASSETS["models_week"], *ASSETS["segments_week"]])
 """Made by `weekly_snapshot`; everything else of a week follows from them."""
 
-# Each week that a ranker learns from needs one before it.
-NEEDED_WEEKS = CONFIG.rankers.training_weeks + 1
+# A ranker learns from a week what the one before it foretells.
+NEEDED_WEEKS = 2
 
 Promised = Collection[tuple[str, str]]
 """Tables with partition keys that are made before, in the same run."""

@@ -20,6 +20,7 @@ from segflow.defs.provenance import ASPECTS, CODE, CONTENT, INPUTS, TABLE_VERSIO
 from segflow.storage import ViolationsError, Written
 from segflow.storage.checks import CHECKS
 from segflow.tables import Table
+from segflow.tracking import Child
 
 if TYPE_CHECKING:
     from segflow.defs.materializes import Plan
@@ -97,17 +98,14 @@ class Results:
             )
         }
 
-    def of_partition(self, number: int) -> dict[str, str]:
-        """What is told of the partition with this number outside Dagster: of each table its rows, version and content."""
-        told: dict[str, str] = {}
-        for name, written in self._written.items():
-            partition = self._partitions[number]
-            told |= {
-                f"segflow.rows.{name}": str(written.rows[partition]),
-                f"segflow.table_version.{name}": str(written.version),
-                f"segflow.content.{name}": written.digests[partition],
-            }
-        return told
+    def as_run(self, number: int, name: str, tags: Mapping[str, str]) -> Child:
+        """The MLflow run of the partition with this number: of each table its rows, version and content."""
+        partition, told = self._partitions[number], dict(tags)
+        for table, written in self._written.items():
+            told[f"segflow.table_version.{table}"] = str(written.version)
+            told[f"segflow.content.{table}"] = written.digests[partition]
+        rows = {f"rows/{table}": float(written.rows[partition]) for table, written in self._written.items()}
+        return Child(name, told, {"rows": sum(rows.values()), **(rows if len(rows) > 1 else {})})
 
     def tell(
         self, context: dg.AssetExecutionContext, addresses: Mapping[str, str], runs: Mapping[str, str]

@@ -325,14 +325,11 @@ class Step:
         """Partition key -> the page of its MLflow run: of a range a run of its own, below that of the range."""
         if len(self.keys) == 1 or not self.config.tracking.partition_runs:
             return dict.fromkeys(self.keys, self.run.url)
-        return {
-            key: self.run.child(
-                f"{self._plan.name} {key}",
-                {**run_tags(self.context, self._plan, key), **self._results.of_partition(number)},
-                self._started,
-            )
+        children = [
+            self._results.as_run(number, f"{self._plan.name} {key}", run_tags(self.context, self._plan, key))
             for number, key in enumerate(self.keys)
-        }
+        ]
+        return dict(zip(self.keys, self.run.children(children, self._started), strict=True))
 
     def bounds(self, table: Table, days: Days | None = None) -> Mapping[str, Any]:
         """The declared window of `table` for this run or for `days` of it: partition column -> half-open range."""

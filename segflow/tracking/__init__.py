@@ -13,10 +13,11 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
+from segflow.tracking.children import Child
 from segflow.tracking.inputs import Dataset
 from segflow.tracking.runs import Run, Tracking
 
-__all__ = ["SLOW_IMPORTS", "Dataset", "Run", "Tracking"]
+__all__ = ["SLOW_IMPORTS", "Child", "Dataset", "Run", "Tracking"]
 
 SLOW_IMPORTS = ("mlflow", "mlflow.store.tracking.sqlalchemy_store")
 """What the first run of a process imports, in seconds: for whoever can import it ahead."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from filelock import FileLock
 
 from segflow.config import TrackingConfig
+from segflow.tracking.children import Child, call_children, insert_children
 from segflow.tracking.inputs import Dataset, dataset_inputs
 from segflow.tracking.system import system_metrics
 
@@ -24,7 +25,6 @@ Found = TypeVar("Found")
 _BATCH = 1000
 _PARAMETERS = 100
 _PARAMETER_LENGTH = 6000
-_PARENT = "mlflow.parentRunId"
 # Without it MLflow's UI takes an experiment for one of language model traces and hides its runs.
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
 
@@ -32,12 +32,13 @@ _KIND = {"mlflow.experimentKind": "custom_model_development"}
 class Run:
     """An open MLflow run. Metrics are collected and sent in batches: single calls are five times slower."""
 
-    def __init__(self, client: MlflowClient, run_id: str, experiment_id: str, ui: str):
-        """ui: the address of MLflow's pages."""
+    def __init__(self, client: MlflowClient, run_id: str, experiment_id: str, ui: str, embedded: bool):
+        """ui: the address of MLflow's pages; embedded: the store is a sqlite file of our own."""
         self._client = client
         self._metrics: list[Any] = []
         self._experiment_id = experiment_id
         self._ui = ui
+        self._embedded = embedded
         self.run_id = run_id
 
     @property
@@ -68,14 +69,14 @@ class Run:
             columns = {key: [row[key] for row in rows] for key in rows[0]}
             self._client.log_table(self.run_id, columns, f"{name}.json")
 
-    def child(self, name: str, tags: Mapping[str, str], began: int) -> str:
-        """A finished run below this one, with nothing but tags; the address of its page.
-
-        began: milliseconds since 1970. In the fewest calls that MLflow has for it, since a range of days needs one a day.
-        """
-        made = self._client.create_run(self._experiment_id, began, {**tags, _PARENT: self.run_id}, name)
-        self._client.set_terminated(made.info.run_id, "FINISHED")
-        return _page(self._ui, self._experiment_id, made.info.run_id)
+    def children(self, children: Sequence[Child], began: int) -> list[str]:
+        """Finished runs below this one; the addresses of their pages. began: milliseconds since 1970."""
+        if self._embedded:
+            place = self._client.get_experiment(self._experiment_id).artifact_location
+            ids = insert_children(self._client.tracking_uri, place, self._experiment_id, self.run_id, children, began)
+        else:
+            ids = call_children(self._client, self._experiment_id, self.run_id, children, began)
+        return [_page(self._ui, self._experiment_id, one) for one in ids]
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Log figures at `step`. They are sent when a batch is full and when the run ends."""
@@ -172,7 +173,7 @@ class Tracking:
         experiment_id = self.experiment(experiment)
         started = self.client.create_run(experiment_id, run_name=name, tags={k: str(v) for k, v in tags.items()})
         run_id = started.info.run_id
-        run = Run(self.client, run_id, experiment_id, self.config.ui)
+        run = Run(self.client, run_id, experiment_id, self.config.ui, not self.config.uri)
         try:
             with system_metrics(self.uri, run_id) if self.config.system_metrics else nullcontext():
                 yield run

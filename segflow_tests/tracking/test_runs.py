@@ -17,7 +17,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.types import Schema
 
 from segflow.config import TrackingConfig
-from segflow.tracking import Dataset, Run, Tracking
+from segflow.tracking import Child, Dataset, Run, Tracking, children
 from segflow.tracking.runs import created_once
 from segflow.tracking.system import system_metrics
 
@@ -203,17 +203,41 @@ def test_a_table_is_kept_as_mlflow_reads_it_back(tracking: Tracking, client: Mlf
 def test_partitions_of_a_range_are_finished_runs_below_that_of_the_range(
     tracking: Tracking, client: MlflowClient
 ) -> None:
+    days = ["2024-01-01", "2024-01-02"]
     with tracking.run("events", "events 2024-01-01…2024-01-02", {}) as run:
-        pages = [run.child(f"events 2024-01-0{day}", {"dagster.partition": f"2024-01-0{day}"}, 1000) for day in (1, 2)]
+        pages = run.children([Child(f"events {day}", {"dagster.partition": day}, {"rows": 7.0}) for day in days], 1000)
     experiment = client.get_run(run.run_id).info.experiment_id
-    below = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{run.run_id}'")
+    below = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{run.run_id}' AND metrics.rows > 6")
     assert {one.info.run_name: one.data.tags["dagster.partition"] for one in below} == {
-        "events 2024-01-01": "2024-01-01",
-        "events 2024-01-02": "2024-01-02",
+        f"events {day}": day for day in days
     }
     assert {(one.info.status, one.info.start_time) for one in below} == {("FINISHED", 1000)}
     assert {page.rsplit("/", 1)[-1] for page in pages} == {one.info.run_id for one in below}
     assert all(page.startswith(f"{tracking.config.ui}/#/experiments/{experiment}/runs/") for page in pages)
+
+
+def test_runs_that_are_written_at_once_are_those_that_the_client_would_make(
+    tracking: Tracking, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(children, "_now", lambda: 5000)
+    given = [Child("events 2024-01-01", {"dagster.partition": "2024-01-01", "empty": ""}, {"rows": 7.0, "rows/a": 0.0})]
+    with tracking.run("events", "events", {}) as run:
+        above = client.get_run(run.run_id).info
+        place = client.get_experiment(above.experiment_id).artifact_location
+        (called,) = children.call_children(client, above.experiment_id, run.run_id, given, 1000)
+        (inserted,) = children.insert_children(tracking.uri, place, above.experiment_id, run.run_id, given, 1000)
+
+    def told(run_id: str) -> str:
+        found = client.get_run(run_id)
+        history = [
+            str(dict(one)) for name in sorted(found.data.metrics) for one in client.get_metric_history(run_id, name)
+        ]
+        return json.dumps([found.to_dictionary(), history], sort_keys=True).replace(run_id, "ID")
+
+    assert told(inserted) == told(called)
+    client.set_tag(inserted, "later", "tag")
+    client.log_metric(inserted, "rows", 8.0)
+    assert client.get_run(inserted).data.metrics["rows"] == 8.0
 
 
 def system_metrics_of(client: MlflowClient, run_id: str) -> set[str]:

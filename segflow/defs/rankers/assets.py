@@ -125,14 +125,10 @@ def _fit_segments(step: Step) -> None:
     rows = []
     if own:
         division = Division(SEGMENTS, own, step.config.rankers.segment_method)
-        fitted = list(fit_divisions(global_ranker_of(step), ranking_week(step), [division], step.config.seed))
-        step.run.table(
-            [{"segment_id": one.group_id, "users": len(one.shares), "gate": one.gate} for one in fitted], "gates"
-        )
-        rows = [
-            step.model_row(one.model, {"users": len(one.shares), "gate": one.gate}, segment_id=one.group_id)
-            for one in fitted
-        ]
+        fitted = fit_divisions(global_ranker_of(step), ranking_week(step), [division], step.config.seed)
+        figures = {one.group_id: {"users": len(one.shares), "gate": one.gate} for one in fitted}
+        step.run.table([{"week": str(step.week), "segment_id": name, **one} for name, one in figures.items()], "gates")
+        rows = [step.model_row(one.model, figures[one.group_id], segment_id=one.group_id) for one in fitted]
     step.write(tables.SEGMENT_RANKERS, _in_order(tables.SEGMENT_RANKERS, rows))
 
 

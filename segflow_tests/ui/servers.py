@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -40,11 +40,18 @@ source:
   items:
     path: input/items.csv
     columns: {{item_id: product, title: name, category: department, price: price}}
+  edges: {{path: input/edges.csv, user_id: user, other_id: friend, weight: strength}}
 calendar: {{start: {start}, end: {end}}}
 behavior: {{epochs: 3, width: 32}}
 rankers: {{steps: 40, delta_steps: 10, training_weeks: 3, placebos: 1, repeats: 1}}
 segments: {{k_max: 5}}
 tracking: {{ui: "{mlflow}"}}
+"""
+
+# The definitions as they are, with a fault to switch on.
+_WORKSPACE = """\
+load_from:
+  - python_module: {module_name: segflow_tests.ui.faulty, location_name: segflow.definitions}
 """
 
 
@@ -55,6 +62,7 @@ class Servers:
     folder: Path
     dagster: str
     mlflow: str
+    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
     def ask(self, query: str, variables: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The data that Dagster's GraphQL answers with."""
@@ -95,13 +103,19 @@ class Servers:
 def project(folder: Path) -> Iterator[tuple[Servers, date]]:
     """A planted log run for its last testable week, both servers over it, and that week."""
     log = planted_log(folder / "input", users=120, weeks=12)
+    (folder / "input" / "edges.csv").write_text("user,friend,strength\nu0001,u0002,1.5\n", encoding="utf-8")
     ports = free_ports(2)
-    servers = Servers(folder, *(f"http://127.0.0.1:{port}" for port in ports))
+    environment = {
+        **os.environ,
+        "DAGSTER_HOME": str(folder),
+        "SEGFLOW_CONFIG": str(folder / "segflow.yaml"),
+        "PYTHONPATH": str(ROOT),
+    }
+    servers = Servers(folder, *(f"http://127.0.0.1:{port}" for port in ports), environment)
     settings = SETTINGS.format(start=log.start, end=log.end, mlflow=servers.mlflow)
     (folder / "segflow.yaml").write_text(settings, encoding="utf-8")
-    for name in ("dagster.yaml", "workspace.yaml"):
-        shutil.copy(ROOT / name, folder)
-    environment = os.environ | {"DAGSTER_HOME": str(folder), "SEGFLOW_CONFIG": str(folder / "segflow.yaml")}
+    shutil.copy(ROOT / "dagster.yaml", folder)
+    (folder / "workspace.yaml").write_text(_WORKSPACE, encoding="utf-8")
     week = date.fromordinal(log.end.toordinal() - 14)
     subprocess.run([_BIN / "segflow", "run", "--week", str(week)], cwd=folder, env=environment, check=True)
     store = f"sqlite:///{folder}/data/mlflow/mlflow.db"

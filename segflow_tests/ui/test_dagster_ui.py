@@ -1,5 +1,5 @@
 """What people do in the Dagster UI, done by clicks in a headless Chromium: look around, and materialize a day, a range of
-days, a week and one segment of a week.
+days, a group, a week and one segment of a week.
 
 Runs are launched through the UI; that they ended well is asked of Dagster. `SEGFLOW_SCREENSHOTS` names a folder to keep the
 screenshots in.
@@ -7,107 +7,18 @@ screenshots in.
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-from collections.abc import Iterator
 from datetime import date, timedelta
-from pathlib import Path
 
 import pytest
 
 from segflow import tables
-from segflow.definitions import defs
-from segflow_tests.ui.servers import Servers, project
-
-sync_api = pytest.importorskip("playwright.sync_api", reason="pip install 'segflow[ui]'")
+from segflow_tests.ui.gestures import BACKFILL, ONE_RUN, Browser, sync_api
+from segflow_tests.ui.servers import Servers
 
 pytestmark = pytest.mark.ui
 
-_CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 _DAY = "2024-02-07"
-ONE_RUN = "Launch (1 )?run"
-BACKFILL = "Launch backfill"
-
-
-class Browser:
-    """A page, and the few gestures that the tests share."""
-
-    def __init__(self, page: sync_api.Page, shots: Path):
-        self.page = page
-        self._shots = shots
-
-    def shot(self, name: str) -> None:
-        """Keep what is on the screen."""
-        self.page.wait_for_timeout(1000)
-        self.page.screenshot(path=self._shots / f"{name}.png")
-
-    def materialize(self, partitions: str, expect: str = ONE_RUN) -> None:
-        """In the dialog: choose the partitions of an asset with one dimension and launch."""
-        self._confirm_neighbours()
-        field = self.page.get_by_placeholder(re.compile("^ex: ")).last
-        field.fill(partitions)
-        field.press("Tab")
-        self.launch(expect)
-
-    def launch(self, expect: str) -> None:
-        """Press the launching button, which must say `expect`."""
-        self.page.get_by_role("button", name=re.compile(f"^{expect}$")).click()
-        sync_api.expect(self.page.get_by_text("Launch runs to materialize")).to_have_count(0)
-
-    def _confirm_neighbours(self) -> None:
-        """The events and the quarantined events come from one pass; Dagster asks before it makes both."""
-        dialog = self.page.get_by_text(re.compile("Additional assets will be materialized|Launch runs to materialize"))
-        dialog.first.wait_for()
-        if self.page.get_by_text("Additional assets will be materialized").count():
-            self.page.get_by_role("button", name="Confirm").click()
-
-
-@pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Servers, date]]:
-    if _CHROMIUM is None:
-        pytest.fail("no chromium on the PATH: install one, or leave out `make test-ui`")
-    with project(tmp_path_factory.mktemp("project")) as running:
-        yield running
-
-
-@pytest.fixture(scope="session")
-def servers(site: tuple[Servers, date]) -> Servers:
-    return site[0]
-
-
-@pytest.fixture(scope="session")
-def week(site: tuple[Servers, date]) -> date:
-    return site[1]
-
-
-@pytest.fixture(scope="session")
-def groups() -> dict[str, list[str]]:
-    """Asset group -> its assets, as defined."""
-    found: dict[str, list[str]] = {}
-    for spec in defs.resolve_all_asset_specs():
-        found.setdefault(str(spec.group_name), []).append(spec.key.to_user_string())
-    return found
-
-
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[sync_api.Browser]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=_CHROMIUM, args=_ARGUMENTS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def browser(chromium: sync_api.Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    kept = os.environ.get("SEGFLOW_SCREENSHOTS")
-    shots = Path(kept) if kept else tmp_path_factory.getbasetemp()
-    shots.mkdir(parents=True, exist_ok=True)
-    page = chromium.new_page(viewport={"width": 1400, "height": 900})
-    page.set_default_timeout(30_000)
-    yield Browser(page, shots)
-    page.close()
 
 
 def test_lineage_shows_every_asset_in_its_group(
@@ -142,7 +53,7 @@ def test_one_day(servers: Servers, browser: Browser) -> None:
 
 def test_a_range_of_days_is_one_run(servers: Servers, browser: Browser) -> None:
     first = date.fromisoformat(_DAY)
-    days = [str(first + timedelta(days=number)) for number in range(10)]
+    days = [str(first + timedelta(days=number)) for number in range(14)]
     chain = ["raw_events", "events", "quarantined_events"]
     before = servers.runs()
     page = browser.page

@@ -18,7 +18,7 @@ import pandas as pd
 import yaml
 
 from segflow_tests.pipeline.project import SOURCE, Project
-from segflow_tests.planted import START, planted_log
+from segflow_tests.planted import START, PlantedLog
 
 DAY, WEEK = timedelta(days=1), timedelta(days=7)
 GAP = pd.Timedelta(minutes=30)
@@ -92,9 +92,8 @@ class Mornings:
         return Counter(made)
 
 
-def mornings(folder: Path, users: int, weeks: int, first: date, count: int, **settings: Any) -> Mornings:
-    """Run `simulate` on a planted log. settings: replace whole sections of those of `Project.make`."""
-    log = planted_log(folder / "whole", users=users, weeks=weeks)
+def mornings(folder: Path, log: PlantedLog, first: date, count: int, **settings: Any) -> Mornings:
+    """Run `simulate` on `log` in `folder`. settings: replace whole sections of those of `Project.make`."""
     rows = pd.read_csv(log.events, dtype=str, keep_default_na=False)
     (folder / "waiting").mkdir()
     for day, part in rows.groupby(rows["time"].str[:10]):

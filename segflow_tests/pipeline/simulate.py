@@ -31,7 +31,6 @@ from dagster._serdes import deserialize_value, serialize_value
 
 from segflow.definitions import defs
 from segflow.defs.following import followed_weeks
-from segflow.defs.partitions import CONFIG
 from segflow_tests.pipeline.follow import follow
 
 DAY = timedelta(days=1)
@@ -261,13 +260,12 @@ def members(daemon: Daemon, week: date, now: datetime) -> Iterator[str]:
 
 
 def main(first: date, mornings: int) -> None:
-    """Print every chapter. The last ones need a week that is followed from the first morning on."""
+    """Print every chapter. The last ones are of the newest week whose test week is over, if there is one."""
     with dg.DagsterInstance.get() as instance:
         daemon = Daemon(instance)
-        chapters = [story(daemon, first, mornings)]
-        week = CONFIG.calendar.week(first) - timedelta(weeks=1)
-        if week in followed_weeks(at(first, 1)):
-            chapters.append(members(daemon, week, at(first + mornings * DAY, 6)))
+        chapters, after = [story(daemon, first, mornings)], at(first + mornings * DAY, 6)
+        if len(weeks := followed_weeks(after)) > 1:
+            chapters.append(members(daemon, weeks[-2], after))
         for part in chapters:
             for name in part:
                 print(json.dumps({"chapter": name, **vars(daemon.chapter)}), flush=True)

@@ -12,12 +12,14 @@ from segflow import tables
 from segflow.segments.snapshots import UNASSIGNED
 from segflow_tests.pipeline.mornings import DAY, FOLLOWERS, INGESTED, WEEK, Mornings, mornings
 from segflow_tests.pipeline.project import SMALL
+from segflow_tests.planted import planted_log
 
 
 @pytest.fixture(scope="module")
 def days(tmp_path_factory: pytest.TempPathFactory) -> Mornings:
     """Two mornings and what goes wrong after them, in the first week of a log: no week is followed yet."""
-    return mornings(tmp_path_factory.mktemp("days"), users=20, weeks=2, first=date(2024, 1, 5), count=2)
+    folder = tmp_path_factory.mktemp("days")
+    return mornings(folder, planted_log(folder / "whole", users=20, weeks=2), first=date(2024, 1, 5), count=2)
 
 
 def test_every_morning_makes_the_day_that_ended_and_what_follows_from_it(days: Mornings) -> None:
@@ -68,20 +70,20 @@ def month(tmp_path_factory: pytest.TempPathFactory) -> Mornings:
     """Thirty mornings, from the first on which a week is followed."""
     settings: dict[str, Any] = {
         "behavior": {**SMALL["behavior"], "validation_days": 3},
-        "users": {"views": ["text", "behavior", "engagement"]},
+        "users": {"views": ["text", "behavior", "engagement"], "fuse": ["text", "behavior", "engagement"]},
         "rankers": {**SMALL["rankers"], "training_weeks": 1},
         "segments": {"k_min": 2, "k_max": 4, "bootstraps": 10, "min_users": 5, "without_structure": "divide"},
         "text": {},
     }
     folder = tmp_path_factory.mktemp("month")
-    return mornings(folder, users=80, weeks=8, first=date(2024, 1, 22), count=30, **settings)
+    log = planted_log(folder / "whole", users=80, weeks=8)
+    return mornings(folder, log, first=date(2024, 1, 22), count=30, **settings)
 
 
 def segments(month: Mornings) -> dict[date, list[str]]:
     """Week -> its segments, by the table."""
     found = {}
-    for number in range(4):
-        week = month.first + (number - 1) * WEEK
+    for week in (month.first + back * WEEK for back in range(-1, month.count // 7)):
         ids = month.project.read(tables.USER_SEGMENTS, {"week": week})["segment_id"].unique().to_pylist()
         found[week] = sorted(set(ids) - {UNASSIGNED})
     return found
@@ -101,7 +103,7 @@ def test_thirty_mornings_make_what_the_rules_ask_for_and_nothing_else(month: Mor
 
 @pytest.mark.slow
 def test_only_the_segment_that_a_user_left_is_trained_again(month: Mornings) -> None:
-    week = month.first - WEEK
+    week = sorted(segments(month))[-2]
     left = segments(month)[week][1]
     assert month.chapter("a user leaves a segment").made == Counter([f"user_segments {week}"])
     found = month.chapter("what follows the members")

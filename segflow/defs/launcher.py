@@ -11,7 +11,6 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import grpc
 from dagster import DagsterRun
 from dagster._config import Field, IntSource
 from dagster._core.errors import DagsterUserCodeUnreachableError
@@ -25,6 +24,7 @@ from dagster._serdes import ConfigurableClassData, deserialize_value
 from segflow.defs.processes import is_gone, is_here, worker_of
 
 _ANSWER_SECONDS = 5
+_NO_SUCH_QUESTION = "UNIMPLEMENTED"  # gRPC's name of the error, which Dagster's message ends with
 
 
 class WatchedRunLauncher(DefaultRunLauncher):
@@ -92,7 +92,7 @@ def _is_lost(run: DagsterRun) -> bool:
     try:
         current = deserialize_value(client.get_current_runs(), GetCurrentRunsResult).current_runs
     except DagsterUserCodeUnreachableError as error:
-        if isinstance(error.__cause__, grpc.RpcError) and error.__cause__.code() == grpc.StatusCode.UNIMPLEMENTED:
+        if _NO_SUCH_QUESTION in str(error):
             # `dagster code-server start` answers for the code as it is now, and not for runs of the code before a reload.
             return False
         raise

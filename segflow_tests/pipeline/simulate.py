@@ -56,6 +56,11 @@ class Daemon:
         self._repository = defs.get_repository_def()
         self._cursor = serialize_value(AssetDaemonCursor.empty())
 
+    def running(self) -> list[str]:
+        """The schedules and sensors that are on in a new Dagster home."""
+        every = [*self._repository.schedule_defs, *self._repository.sensor_defs]
+        return sorted(one.name for one in every if one.default_status.value == "RUNNING")
+
     def schedule(self, name: str, now: datetime) -> None:
         """One tick of a schedule."""
         context = dg.build_schedule_context(
@@ -224,7 +229,7 @@ def story(daemon: Daemon, first: date, mornings: int) -> Iterator[str]:
     with broken_pages():
         write("late-2.csv", f"{header}u0001,p001,view,{late} 12:00:00,5.00\n")
         daemon.late_files()
-        for hour in range(7, 12):
+        for hour in range(7, 10):
             daemon.downstream(at(day, hour))
         yield "a page that cannot be made"
     daemon.downstream(at(day, 12))
@@ -263,6 +268,7 @@ def main(first: date, mornings: int) -> None:
     """Print every chapter. The last ones are of the newest week whose test week is over, if there is one."""
     with dg.DagsterInstance.get() as instance:
         daemon = Daemon(instance)
+        print(json.dumps({"chapter": "turned on", **vars(Chapter(asked=daemon.running()))}), flush=True)
         chapters, after = [story(daemon, first, mornings)], at(first + mornings * DAY, 6)
         if len(weeks := followed_weeks(after)) > 1:
             chapters.append(members(daemon, weeks[-2], after))

@@ -101,7 +101,7 @@ def test_a_finished_project_tells_its_facts_as_json_and_has_nothing_to_backfill(
 
 @pytest.mark.slow
 def test_ctrl_c_keeps_what_had_finished_closes_all_runs_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    log = planted_log(tmp_path, users=40, weeks=5)
+    log = planted_log(tmp_path, users=120, weeks=6)
     project = Project.make(tmp_path, log.start, log.end)
     process = project.start("-m", "segflow.cli", "run", "--weeks", "2")
     assert process.stdout is not None

@@ -39,7 +39,7 @@ demo: $(VENV)/.demo ## the main job: a grocery log to segments, rankers and a ve
 	@$(HOME_HERE) $(BIN)/segflow run --weeks 2
 
 test: $(VENV)/.dev ## the tests
-	@$(BIN)/pytest -n 2 --dist loadfile
+	@$(BIN)/pytest -n 2 --dist loadgroup
 
 test-slow: $(VENV)/.dev ## the tests that take minutes
 	@$(BIN)/pytest -m slow

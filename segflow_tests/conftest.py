@@ -34,3 +34,10 @@ def storage(tmp_path: Path) -> Storage:
 def dirty_log(tmp_path_factory: pytest.TempPathFactory) -> PlantedLog:
     """A small planted log with dirt."""
     return planted_log(tmp_path_factory.mktemp("planted"), users=60, weeks=4, dirt=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several workers: a file stays with one, and so do all tests that look at the same whole run, which takes a minute."""
+    for item in items:
+        shared = "made" in getattr(item, "fixturenames", ()) and item.get_closest_marker("postgres") is None
+        item.add_marker(pytest.mark.xdist_group("made" if shared else item.location[0]))

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import shutil
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -70,7 +71,19 @@ def init(log: Path, preset: str | None, folder: Path, force: bool) -> None:
 @click.option("--days", type=Count(), default=60, show_default=True, help="Days, one file each.")
 @click.option("--segments", type=Count(), default=4, show_default=True, help="Planted segments, 2 to 8.")
 @click.option("--seed", type=Count(), default=0, show_default=True, help="Seed; the same gives the same bytes.")
-def generate(folder: Path, events: int, users: int | None, items: int, days: int, segments: int, seed: int) -> None:
+@click.option(
+    "--format", "kind", type=click.Choice(["parquet", "csv"]), default="parquet", show_default=True, help="Of files."
+)
+def generate(
+    folder: Path,
+    events: int,
+    users: int | None,
+    items: int,
+    days: int,
+    segments: int,
+    seed: int,
+    kind: Literal["parquet", "csv"],
+) -> None:
     """Write a log of a shop with planted segments, to try things on.
 
     FOLDER must be new or empty. It gets the log, settings to run it with, and the truth.
@@ -82,7 +95,7 @@ def generate(folder: Path, events: int, users: int | None, items: int, days: int
         events=events, users=users or max(events // 50, 20), items=items, days=days, segments=segments, seed=seed
     )
     with watching() as watcher:
-        write(folder, shop, watcher)
+        write(folder, shop, watcher, kind)
     _put_beside(folder, _INSTANCE.name, _INSTANCE)
     click.echo(f"{folder}: the log, segflow.yaml to run it with, and the truth in truth.parquet and truth.json")
 

@@ -1,4 +1,4 @@
-"""`generate`: the log of a made-up shop as a folder of Parquet files, ready to run, with the truth beside it.
+"""`generate`: the log of a made-up shop as a folder of Parquet or CSV files, ready to run, with the truth beside it.
 
 Here is what a log looks like on disk. Who is in the shop is in `shop.py`, what they do in `traffic.py`. No segflow stage is
 used here.
@@ -14,17 +14,20 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
+from pyarrow import csv
 
 from segflow.datasets.shop import DEPARTMENTS, Array, Items, Shop, Users, make_items, make_users
 from segflow.datasets.traffic import BOT_DAY, DAY, MISSING_TIME, ROWS, TYPES, Traffic, joined
 from segflow.errors import UserError
 from segflow.watching import Watcher
 
+Kind = Literal["parquet", "csv"]
 _EPOCH = date(1970, 1, 1)
 _DICTIONARY_BYTES = 16 << 20
 
@@ -53,11 +56,11 @@ class Truth:
         return json.dumps(asdict(self), indent=2, default=str) + "\n"
 
 
-def generate(folder: Path, shop: Shop, watcher: Watcher | None = None) -> Truth:
+def generate(folder: Path, shop: Shop, watcher: Watcher | None = None, kind: Kind = "parquet") -> Truth:
     """Write the log of `shop` to `folder`, which must be empty or not exist; the same shop gives the same content.
 
-    `events/2024-01-01.parquet` and so on hold the rows that arrive on a day, in the order in which they arrive;
-    `items.parquet` the catalogue, `truth.parquet` users with their segments, `truth.json` the counts, `segflow.yaml`
+    `events/2024-01-01.parquet` (or `.csv`, by `kind`) and so on hold the rows that arrive on a day, in the order in which they
+    arrive; `items.parquet` the catalogue, `truth.parquet` users with their segments, `truth.json` the counts, `segflow.yaml`
     settings to run the log with. Nothing is left behind when it fails. `watcher` is told how far it is.
 
     Raises UserError for settings that make no sense and for a folder that is in use.
@@ -71,12 +74,14 @@ def generate(folder: Path, shop: Shop, watcher: Watcher | None = None) -> Truth:
     items, users = make_items(shop, setup), make_users(shop, setup)
     traffic = Traffic(shop, items, users, setup)
     with _all_or_nothing(folder) as unfinished:
-        counts = _write_events(unfinished / "events", shop, items, traffic, watcher)
+        counts = _write_events(unfinished / "events", shop, items, traffic, watcher, kind)
         truth = _truth(shop, traffic, **counts)
-        pq.write_table(_items_table(shop, items), unfinished / "items.parquet")
+        catalogue = _items_table(shop, items)
+        with _rows_file(unfinished / f"items.{kind}", catalogue.schema) as writer:
+            writer.write_table(catalogue)
         pq.write_table(_users_table(shop, users, traffic.bots), unfinished / "truth.parquet")
         (unfinished / "truth.json").write_text(truth.to_json(), encoding="utf-8")
-        (unfinished / "segflow.yaml").write_text(_settings(shop), encoding="utf-8")
+        (unfinished / "segflow.yaml").write_text(_settings(shop, kind), encoding="utf-8")
     watcher.say(f"{truth.rows:,} rows of {shop.users:,} users in {folder}")
     return truth
 
@@ -96,14 +101,16 @@ def _all_or_nothing(folder: Path) -> Iterator[Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _write_events(folder: Path, shop: Shop, items: Items, traffic: Traffic, watcher: Watcher) -> dict[str, int]:
+def _write_events(
+    folder: Path, shop: Shop, items: Items, traffic: Traffic, watcher: Watcher, kind: Kind
+) -> dict[str, int]:
     """One file for each day on which rows arrive. Rows wait until no more can arrive before them."""
     rows = 0
     ahead = 0
     watcher.begin("days", shop.days)
     waiting = np.zeros(0, ROWS)
     for day in range(shop.days):
-        file = folder / f"{shop.start + timedelta(days=day)}.parquet"
+        file = folder / f"{shop.start + timedelta(days=day)}.{kind}"
         with _DayFile(file, traffic.day_end(day) - DAY, shop, items) as writer:
             for horizon, made in traffic.rows(day):
                 due, waiting = _due(joined([waiting, made]), horizon)
@@ -124,7 +131,7 @@ class _DayFile:
     def __init__(self, path: Path, start: int, shop: Shop, items: Items) -> None:
         """`start` is the first moment of the day."""
         self._path, self._start, self._shop, self._items = path, start, shop, items
-        self._writer: pq.ParquetWriter | None = None
+        self._writer: _RowsFile | None = None
         self.rows = 0
         self.from_earlier_days = 0
 
@@ -141,16 +148,38 @@ class _DayFile:
             return
         batch = _batch(rows, self._shop, self._items)
         if self._writer is None:
-            self._writer = pq.ParquetWriter(
-                self._path,
-                batch.schema,
-                compression="snappy",
-                use_dictionary=["user_id", "item_id", "event_type"],
-                dictionary_pagesize_limit=_DICTIONARY_BYTES,
-            )
+            self._writer = _rows_file(self._path, batch.schema)
         self._writer.write_batch(batch)
         self.rows += len(rows)
         self.from_earlier_days += int(((rows["ts"] < self._start) & (rows["ts"] != MISSING_TIME)).sum())
+
+
+class _CsvFile(csv.CSVWriter):  # type: ignore[misc]
+    """Rows of a schema as CSV, whose writer takes no encoded texts."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._plain = pa.schema([(one.name, getattr(one.type, "value_type", one.type)) for one in schema])
+        super().__init__(path, self._plain)
+
+    def write_batch(self, batch: pa.RecordBatch) -> None:
+        """Append rows."""
+        super().write_batch(batch.cast(self._plain))
+
+
+_RowsFile: TypeAlias = "pq.ParquetWriter | _CsvFile"
+
+
+def _rows_file(path: Path, schema: pa.Schema) -> _RowsFile:
+    """A file of rows, in the format that its name ends with."""
+    if path.suffix == ".csv":
+        return _CsvFile(path, schema)
+    return pq.ParquetWriter(
+        path,
+        schema,
+        compression="snappy",
+        use_dictionary=["user_id", "item_id", "event_type"],
+        dictionary_pagesize_limit=_DICTIONARY_BYTES,
+    )
 
 
 def _due(rows: Array, horizon: int) -> tuple[Array, Array]:
@@ -266,7 +295,7 @@ def _truth(shop: Shop, traffic: Traffic, rows: int, from_earlier_days: int) -> T
     )
 
 
-def _settings(shop: Shop) -> str:
+def _settings(shop: Shop, kind: Kind) -> str:
     """The `segflow.yaml` of the log."""
     settings = {
         "source": {
@@ -282,7 +311,7 @@ def _settings(shop: Shop) -> str:
                 },
             },
             "items": {
-                "path": "items.parquet",
+                "path": f"items.{kind}",
                 "columns": {
                     "item_id": "item_id",
                     "title": "title",

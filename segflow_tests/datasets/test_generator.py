@@ -324,3 +324,16 @@ def test_settings_without_sense_are_refused(tmp_path: Path, change: dict[str, fl
     with pytest.raises(UserError, match=said):
         generate(tmp_path / "log", replace(SMALL, **change))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_csv_holds_the_same_rows(tmp_path: Path) -> None:
+    generate(tmp_path / "parquet", SMALL)
+    generate(tmp_path / "csv", SMALL, kind="csv")
+    with duckdb.connect() as connection:
+        for files, key in (("events/*", "event_id"), ("items", "item_id")):
+            whole = connection.sql(f"FROM '{tmp_path}/parquet/{files}.parquet' ORDER BY ALL")
+            types = dict(zip(whole.columns, map(str, whole.types), strict=True))
+            texts = connection.read_csv(f"{tmp_path}/csv/{files}.csv", dtype=types)
+            assert texts.columns == whole.columns
+            assert texts.order(key).fetchall() == whole.order(key).fetchall()
+    assert str(reading.load(tmp_path / "csv" / "segflow.yaml").source.items).count("items.csv") == 1

@@ -1,5 +1,7 @@
 """The definitions with a fault that can be switched on: while the file `lose_a_row` lies in the project's folder, cleaning loses
 an event. Nothing that users can deliver breaks a table's checks, so that one is seen to fail takes a bug.
+
+Only the servers load it: a process that does has the fault.
 """
 
 from __future__ import annotations
@@ -10,10 +12,10 @@ from typing import Any
 
 from segflow.definitions import defs
 from segflow.events import clean
+from segflow_tests.ui.servers import SWITCH
 
 __all__ = ["defs"]
 
-SWITCH = "lose_a_row"
 _whole = clean.events_query
 
 

@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[2]
 _BIN = Path(sys.executable).parent
 _ENDED = {"SUCCESS", "FAILURE", "CANCELED"}
 _RUNS = "{ runsOrError(limit: 100) { ... on Runs { results { runId status jobName tags { key value } } } } }"
+_BACKFILLS = "{ partitionBackfillsOrError(limit: 20) { ... on PartitionBackfills { results { id status } } } }"
 _MATERIALIZED = """
 query ($run: ID!) {
   runOrError(runId: $run) {
@@ -48,7 +49,10 @@ segments: {{k_max: 5}}
 tracking: {{ui: "{mlflow}"}}
 """
 
-# The definitions as they are, with a fault to switch on.
+SWITCH = "lose_a_row"
+"""A file in the project's folder: while it is there, cleaning loses an event."""
+
+# The definitions as they are, with that fault to switch on.
 _WORKSPACE = """\
 load_from:
   - python_module: {module_name: segflow_tests.ui.faulty, location_name: segflow.definitions}
@@ -82,16 +86,25 @@ class Servers:
         return {run["runId"]: {**run, "tags": {tag["key"]: tag["value"] for tag in run["tags"]}} for run in runs}
 
     def ended(self, before: Mapping[str, Any], timeout: float = 150) -> list[dict[str, Any]]:
-        """The runs that were not there `before`, once all have ended and a while longer, so that a late one is seen."""
+        """The runs that were not there `before`, once all have ended and a while longer, so that a late one is seen.
+
+        A backfill launches runs until it has ended, too.
+        """
         end = time.monotonic() + timeout
         calm = 0
         while time.monotonic() < end:
             new = [run for run_id, run in self.runs().items() if run_id not in before]
-            calm = calm + 1 if new and all(run["status"] in _ENDED for run in new) else 0
+            over = all(run["status"] in _ENDED for run in new) and not self.backfills_under_way()
+            calm = calm + 1 if new and over else 0
             if calm == 4:
                 return new
             time.sleep(1)
         raise AssertionError(f"no end after {timeout} s: {list(self.runs().values())}")
+
+    def backfills_under_way(self) -> list[str]:
+        """The ids of backfills that have not ended."""
+        found = self.ask(_BACKFILLS)["partitionBackfillsOrError"]["results"]
+        return [one["id"] for one in found if one["status"] in ("REQUESTED", "CANCELING", "COMPLETING", "FAILING")]
 
     def materialized(self, run: Mapping[str, Any]) -> set[tuple[str, str | None]]:
         """(asset, partition) of everything that a run materialized."""

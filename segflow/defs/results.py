@@ -138,18 +138,20 @@ class Results:
                 metadata={**of_table, **(facts[0] if len(facts) == 1 else {}), **self._shown_notes()},
             )
 
-    def failed(self, error: ViolationsError) -> Iterator[dg.AssetCheckResult]:
-        """The checks that stopped the step, so that the UI shows which rule was broken."""
-        yield from self._checks
+    def failed(self, error: ViolationsError) -> Iterator[dg.AssetCheckEvaluation]:
+        """The checks that stopped the step, so that the UI shows which rule was broken.
+
+        As evaluations of no materialization: Dagster would tie a result to the latest one of the partition, and show it and go
+        by it only if no other partition was made since.
+        """
+        for one in self._checks:
+            yield _evaluation(
+                str(one.check_name), self._plan.tables[0].name, one.passed, one.metadata, one.severity, one.description
+            )
         for violation in error.found:
             table, _, rule = violation.message.partition(": ")
-            yield dg.AssetCheckResult(
-                passed=False,
-                check_name=violation.check,
-                asset_key=table,
-                description=violation.message,
-                metadata={"rule": rule, "rows": violation.rows, "partition": violation.where or self._all},
-            )
+            figures = {"rule": rule, "rows": violation.rows, "partition": violation.where or self._all}
+            yield _evaluation(violation.check, table, False, figures, dg.AssetCheckSeverity.ERROR, violation.message)
 
     @property
     def _all(self) -> str:
@@ -181,6 +183,26 @@ class Results:
             CONTENT: written.digests[partition],
             INPUTS: self._inputs[key],
         }
+
+
+def _evaluation(
+    check: str,
+    asset: str,
+    passed: bool,
+    figures: Mapping[str, Any],
+    severity: dg.AssetCheckSeverity,
+    description: str | None,
+) -> dg.AssetCheckEvaluation:
+    return dg.AssetCheckEvaluation(
+        asset_key=dg.AssetKey(asset),
+        check_name=check,
+        passed=passed,
+        metadata=figures,
+        severity=severity,
+        description=description,
+        # What only warns stops nothing.
+        blocking=severity == dg.AssetCheckSeverity.ERROR,
+    )
 
 
 def image(svg: str) -> str:

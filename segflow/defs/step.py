@@ -317,7 +317,7 @@ class Step:
         span = "" if self._plan.partitions is None else f" [{self.keys[0]}{' …' if len(self.keys) > 1 else ''}]"
         self.log(f"{self._plan.name}{span}: {rows:,} rows in {seconds:.1f} s")
 
-    def failed(self, error: ViolationsError) -> Iterator[dg.AssetCheckResult]:
+    def failed(self, error: ViolationsError) -> Iterator[dg.AssetCheckEvaluation]:
         """The checks that stopped the step."""
         yield from self._results.failed(error)
 

@@ -192,8 +192,7 @@ def test_user_neighbours_against_plain_loops(log: EventSequences, features: Feat
 
 
 def test_without_any_reference_user_nothing_is_scored(log: EventSequences, history: ItemHistory) -> None:
-    day = 86_400_000_000
-    before = history.at(int(log.times.min()) // day * day, half_life_days=30)
+    before = history.at(int(log.times.min()) // DAY * DAY, half_life_days=30)
     assert before.pairs.items.size == 0
     reference = ReferenceUsers.of(before, limit=1000)
     ever, lately = reference.score(before, EVERYBODY[:3], neighbours=5)

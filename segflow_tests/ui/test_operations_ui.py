@@ -83,5 +83,6 @@ def test_the_sensor_trains_the_changed_segment_alone(servers: Servers, browser: 
     assert {one for one in made if one[0] == "segment_rankers"} == {("segment_rankers", f"{left}|{week}")}
     assert not [name for name, _ in made if name in ("behavior_model", "global_ranker", "segmentation")]
     page.goto(f"{servers.dagster}/assets/segment_rankers?view=automation")
-    sync_api.expect(page.get_by_text("made when due").first).to_be_visible()
+    page.get_by_text("1 requested").first.click()
+    sync_api.expect(page.get_by_text("not asked before").first).to_be_visible()
     browser.shot("automation_evaluations")

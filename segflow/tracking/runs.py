@@ -59,9 +59,22 @@ class Run:
             self._client.log_batch(self.run_id, params=params[start : start + _PARAMETERS])
 
     def inputs(self, datasets: Sequence[Dataset]) -> None:
-        """Say what the run reads."""
-        if datasets:
-            self._client.log_inputs(self.run_id, list(dataset_inputs(datasets)))
+        """Say what the run reads.
+
+        MLflow looks whether a dataset is known before it adds it. When two runs add the same one at the same moment, one of
+        them is refused, and finds it at the next try.
+        """
+        from mlflow.exceptions import MlflowException
+
+        entities = list(dataset_inputs(datasets))
+        for last in (False, False, True):
+            try:
+                if entities:
+                    self._client.log_inputs(self.run_id, entities)
+                return
+            except MlflowException as error:
+                if last or "unique" not in str(error).lower():
+                    raise
 
     def table(self, rows: Sequence[Mapping[str, Any]], name: str) -> None:
         """Keep `rows`, which have the same keys, as the table `name`, an artifact that MLflow shows and compares as such."""

@@ -265,3 +265,31 @@ def test_system_metrics_can_be_switched_off(tracking: Tracking) -> None:
     before = threading.active_count()
     with Tracking(tracking.config.model_copy(update={"system_metrics": False})).run("events", "off", {}):
         assert threading.active_count() == before
+
+
+def test_runs_that_read_the_same_for_the_first_time_at_the_same_moment(
+    tracking: Tracking, client: MlflowClient
+) -> None:
+    start = threading.Barrier(4)
+    problems: list[BaseException] = []
+
+    def read(run: Run) -> None:
+        try:
+            for number in range(5):
+                start.wait(timeout=30)
+                run.inputs([Dataset(f"table{one}", "s3://bucket/t", 1, f"{number}", [], ["a"]) for one in range(10)])
+        except BaseException as error:
+            problems.append(error)
+            start.abort()
+
+    with tracking.run("events", "at once", {}) as first:
+        others = [client.create_run(tracking.experiment("events")) for _ in range(3)]
+        runs = [first, *(Run(client, one.info.run_id, one.info.experiment_id, "", True) for one in others)]
+        threads = [threading.Thread(target=read, args=(one,)) for one in runs]
+        for one in threads:
+            one.start()
+        for one in threads:
+            one.join()
+    assert problems == []
+    for one in runs:
+        assert len(client.get_run(one.run_id).inputs.dataset_inputs) == 50

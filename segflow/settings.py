@@ -126,7 +126,7 @@ def _absolute(config: Config, folder: Path) -> Config:
                 }
             ),
             "recommendations": lists.model_copy(update={"exclude": fix(lists.exclude, "file")}),
-            "storage": fix(config.storage, "root"),
+            "storage": fix(config.storage, "root", "erasures"),
             "text": encoder(fix(config.text, "cache")),
             "behavior": fix(config.behavior, "checkpoints"),
             "compute": fix(config.compute, "spill"),

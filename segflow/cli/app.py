@@ -9,13 +9,14 @@ from pathlib import Path
 
 import click
 
-from segflow.cli import look, make, start
+from segflow.cli import erase, look, make, start
 from segflow.errors import RunFailedError, UserError
 
 GROUPS = {
     "Start": ("demo", "init", "generate", "check", "doctor", "completion"),
     "Make": ("run", "backfill", "sessions"),
     "Look": ("report", "compare", "export"),
+    "Remove": ("erase",),
 }
 _EXIT_CODES = """\b
 Exit codes: 0 all is well; 1 a mistake in use or a failed check; 2 an option
@@ -51,7 +52,7 @@ def segflow(ctx: click.Context, config: Path | None) -> None:
     ctx.obj = config
 
 
-for _command in (*start.COMMANDS, *make.COMMANDS, *look.COMMANDS):
+for _command in (*start.COMMANDS, *make.COMMANDS, *look.COMMANDS, *erase.COMMANDS):
     segflow.add_command(_command)
 
 

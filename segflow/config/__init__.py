@@ -80,6 +80,9 @@ class StorageConfig(Section):
     options: dict[str, str] = Field(
         default_factory=dict, description="object-store options; secrets belong in environment variables"
     )
+    erasures: str = Field(
+        "data/erasures.jsonl", description="file with a line, without ids, for each time that users were erased"
+    )
 
 
 class ComputeConfig(Section):

@@ -12,7 +12,7 @@ _SOURCE = (
 
 _RAW_FIELDS = (
     Column("event_id", "VARCHAR", "the source's id of the event, if it has one", nullable=True),
-    Column("user_id", "VARCHAR", "user", nullable=True),
+    Column("user_id", "VARCHAR", "user", nullable=True, users=True),
     Column("item_id", "VARCHAR", "item", nullable=True),
     Column("event_type", "VARCHAR", "kind of event, lower case", nullable=True),
     Column("ts", "TIMESTAMPTZ", "moment of the event", nullable=True),
@@ -272,7 +272,7 @@ USER_EDGES = Table(
     columns_made_from(
         ["source file"],
         USER,
-        Column("other_id", "VARCHAR", "the user that it is tied to"),
+        Column("other_id", "VARCHAR", "the user that it is tied to", users=True),
         Column("weight", "DOUBLE", "strength of the tie", minimum=0.0),
     ),
     key=("user_id", "other_id"),

@@ -55,10 +55,12 @@ SEGMENT_RANKERS = model_table(
 )
 _GROUP = (
     Column("group_id", "VARCHAR", "group inside the arm").made_from("code", "user_segments.segment_id"),
-    Column("users", "VARCHAR[]", "members of the group").made_from(
+    Column("users", "VARCHAR[]", "members of the group", users=True).made_from(
         "user_segments.user_id", "user_segments.segment_id", "settings"
     ),
-    Column("shares", "REAL[]", "how surely each of them belongs to it, 0 to 1").made_from("user_segments.probability"),
+    Column("shares", "REAL[]", "how surely each of them belongs to it, 0 to 1", along="users").made_from(
+        "user_segments.probability"
+    ),
 )
 CONTROL_RANKERS = model_table(
     "control_rankers",

@@ -45,6 +45,8 @@ class Column:
         `OUTSIDE`. A key by which a value is looked up counts; what only says which rows there are, or which of them belong
         together, does not. It describes and decides nothing, so it is no part of the column's `repr`, of which code versions
         are made.
+    users: whether the values, or those in its lists, are user ids.
+    along: the column of lists whose places those of this one share.
     """
 
     name: str
@@ -55,6 +57,8 @@ class Column:
     maximum: float | None = None
     values: Sequence[str] = ()
     origin: tuple[str, ...] = field(default=(), repr=False)
+    users: bool = field(default=False, repr=False)
+    along: str = field(default="", repr=False)
 
     def made_from(self, *origin: str) -> Column:
         """The same column with its `origin`; each is named once."""
@@ -80,12 +84,17 @@ class Table:
         return pa.schema([column.arrow for column in self.columns])
 
     @property
+    def user_columns(self) -> list[Column]:
+        """The columns that hold user ids."""
+        return [column for column in self.columns if column.users]
+
+    @property
     def column_names(self) -> list[str]:
         return [column.name for column in self.columns]
 
 
 WEEK = Column("week", "DATE", "first day of the snapshot week: models saw only events before it", origin=("partition",))
-USER = Column("user_id", "VARCHAR", "user")
+USER = Column("user_id", "VARCHAR", "user", users=True)
 
 
 def columns_made_from(origin: Sequence[str], *columns: Column) -> tuple[Column, ...]:

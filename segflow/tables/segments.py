@@ -148,7 +148,7 @@ SEGMENT_LEDGER = Table(
         Column("centre", "MAP(VARCHAR, DOUBLE)", "mean of each engagement feature over the members").made_from(
             *_PLACED, "user_views.engagement", "user_views.engagement_names"
         ),
-        Column("members", "VARCHAR[]", "users, in order: the next snapshot is matched to them").made_from(
+        Column("members", "VARCHAR[]", "users, in order: the next snapshot is matched to them", users=True).made_from(
             *_PLACED, "user_embeddings.user_id"
         ),
         Column("revision", "INTEGER", "how often other rows replaced those of this week", minimum=0).made_from(

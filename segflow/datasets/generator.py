@@ -154,7 +154,7 @@ class _DayFile:
         self.from_earlier_days += int(((rows["ts"] < self._start) & (rows["ts"] != MISSING_TIME)).sum())
 
 
-class _CsvFile(csv.CSVWriter):  # type: ignore[misc]
+class _CsvFile(csv.CSVWriter):
     """Rows of a schema as CSV, whose writer takes no encoded texts."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:

@@ -117,6 +117,8 @@ def _done(done: Erased) -> list[str]:
         if not done.left
         else f"not erased from {len(done.left):,} of {done.searched:,} files"
     )
+    if done.found.common:
+        lines.append(f"pages and logs were not searched for {done.found.common} of {len(done.found.users)} ids")
     if done.found.sources:
         lines.append(f"{len(done.found.sources):,} source files still hold them: what is read again brings them back")
     return lines

@@ -17,7 +17,9 @@ _FEW = 200
 _WORD = rb"[\w\x80-\xff]"
 _JOINT = rb"[-.@]"
 # An id inside a longer one is another id; but a session is named by its user, `@`, and when it started.
-_BEFORE = rb"(?<!" + _WORD + rb")(?<!" + _WORD + _JOINT + rb")"
+_APART = rb"(?<!" + _WORD + rb")(?<!" + _WORD + _JOINT + rb")"
+# In JSON and scripts `\n` is the end of a line, not a letter, and `\u0041` a letter, not the id u0041.
+_BEFORE = rb"(?:" + _APART + rb"|(?<=\\[nrt]))(?!(?<=\\)u[0-9A-Fa-f]{4})"
 _AFTER = rb"(?!" + _WORD + rb")(?![-.]" + _WORD + rb")(?!@(?!\d{8}T)" + _WORD + rb")"
 
 

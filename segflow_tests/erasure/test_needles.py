@@ -46,6 +46,15 @@ def test_a_longer_id_that_holds_it_is_another_one(text: str) -> None:
     assert needles.redacted(text) == text
 
 
+def test_escapes_of_json_are_no_letters_of_an_id() -> None:
+    needles = Needles(["u0041", "user42"])
+    assert needles.found(json.dumps("line\nu0041").encode())
+    assert needles.redacted(json.dumps("line\nuser42\tu0041")) == json.dumps(f"line\n{ERASED}\t{ERASED}")
+    script = r"text.replace('\u0041', '')"
+    assert not needles.found(script.encode())
+    assert needles.redacted(script) == script
+
+
 @given(st.text(min_size=5).filter(lambda one: not is_common(one)))
 def test_every_spelling_is_found(user: str) -> None:
     needles = Needles([user])

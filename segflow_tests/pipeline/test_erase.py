@@ -59,7 +59,10 @@ def exemplar_in_quarantine(project: Project) -> str:
     }
     key = key_from({}, "SEGFLOW_SALT", 0)
     users = Counter(project.read(tables.QUARANTINED_EVENTS)["user_id"].to_pylist())
-    return next(user for user, _ in users.most_common() if user and hashed(user, key) in shown)
+    # The chart script of the page has letters such as `\u0000`, which look like an id.
+    html = "".join(project.read(tables.EVALUATION_REPORT)["html"].to_pylist())
+    wanted = (user for user, _ in users.most_common() if user and f"\\{user}" not in html)
+    return next(user for user in wanted if hashed(user, key) in shown)
 
 
 def test_a_person_leaves_a_finished_project_and_nobody_else_does(made: Made, tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""Simulated mornings of a project whose automation is on make exactly the runs that the rules ask for: real runs, real files."""
+"""Simulated mornings of a project whose automation is on make exactly the runs that the rules ask for: real runs, real files.
+
+They take minutes. The same rules are tested in seconds on recorded logs (`segflow_tests/defs/test_automation.py`).
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ from segflow.segments.snapshots import UNASSIGNED
 from segflow_tests.pipeline.mornings import DAY, FOLLOWERS, INGESTED, WEEK, Mornings, mornings
 from segflow_tests.pipeline.project import SMALL
 from segflow_tests.planted import planted_log
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +94,6 @@ def segments(month: Mornings) -> dict[date, list[str]]:
     return found
 
 
-@pytest.mark.slow
 def test_thirty_mornings_make_what_the_rules_ask_for_and_nothing_else(month: Mornings) -> None:
     of_week = segments(month)
     assert min(map(len, of_week.values())) >= 2
@@ -101,7 +105,6 @@ def test_thirty_mornings_make_what_the_rules_ask_for_and_nothing_else(month: Mor
     assert month.chapter("the same morning again").made == Counter()
 
 
-@pytest.mark.slow
 def test_only_the_segment_that_a_user_left_is_trained_again(month: Mornings) -> None:
     week = sorted(segments(month))[-2]
     left = segments(month)[week][1]

@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -248,7 +249,7 @@ def test_each_day_of_a_range_has_an_mlflow_run_below_that_of_the_range(
         assert len(linked) == len(records) == (made.log.end - made.log.start).days
 
 
-def test_an_mlflow_run_says_what_decided_what_was_read_and_what_came_of_it(made: Made) -> None:
+def test_an_mlflow_run_says_what_decided_what_was_read_and_what_came_of_it(made: Made, tmp_path: Path) -> None:
     of_week = {
         run.data.tags["dagster.asset"]: run
         for run in mlflow_runs(made)
@@ -269,13 +270,20 @@ def test_an_mlflow_run_says_what_decided_what_was_read_and_what_came_of_it(made:
     assert where["path"] == made.project.storage.uri(tables.EVENTS)
     assert len(model.data.tags["segflow.content.behavior_model"]) == 16
     assert of_week["items"].inputs.dataset_inputs == []
-    kept = {name: Path(run.info.artifact_uri.removeprefix("file://")) for name, run in of_week.items()}
+
+    def table_of(asset: str, name: str) -> Any:
+        run_id = of_week[asset].info.run_id
+        file = download_artifacts(
+            run_id=run_id, artifact_path=name, dst_path=str(tmp_path), tracking_uri=made.project.mlflow
+        )
+        return json.loads(Path(file).read_text(encoding="utf-8"))
+
     profiles = made.project.read(tables.SEGMENT_PROFILES, {"week": made.weeks[1]}).to_pylist()
-    shown = json.loads((kept["segment_profiles"] / "segments.json").read_text(encoding="utf-8"))
+    shown = table_of("segment_profiles", "segments.json")
     assert [dict(zip(shown["columns"], row, strict=True))["name"] for row in shown["data"]] == [
         row["name"] for row in profiles
     ]
-    gains = json.loads((kept["evaluation_report"] / "segment_gains.json").read_text(encoding="utf-8"))
+    gains = table_of("evaluation_report", "segment_gains.json")
     assert {"task", "segment_id", "users", "difference", "low", "high"} <= set(gains["columns"])
     assert {row[gains["columns"].index("segment_id")] for row in gains["data"]} == {
         row["segment_id"] for row in profiles

@@ -158,15 +158,31 @@ def test_what_makes_nothing_loads_nothing_heavy(arguments: list[str]) -> None:
     assert done.stdout.splitlines()[-1] == "set()"
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_scripts_can_be_sourced(shell: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("shell", "registers"),
+    [
+        ("bash", r"^ *complete -o nosort -F \w+ segflow$"),
+        ("zsh", r"^ *compdef \w+ segflow$"),
+        ("fish", r"^complete --no-files --command segflow "),
+    ],
+)
+def test_a_completion_script_registers_itself_for_the_command(
+    shell: str, registers: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.main(["completion", shell]) == 0
     script = capsys.readouterr().out
-    assert "_SEGFLOW_COMPLETE" in script
-    if shutil.which(shell) is None:
+    assert f"_SEGFLOW_COMPLETE={shell}_complete" in script
+    assert re.search(registers, script, re.MULTILINE), script
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts_can_be_sourced(shell: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # The Makefile needs bash; the others are optional on a machine.
+    if shell != "bash" and shutil.which(shell) is None:
         pytest.skip(f"no {shell} here")
+    assert cli.main(["completion", shell]) == 0
     file = tmp_path / "completion"
-    file.write_text(script, encoding="utf-8")
+    file.write_text(capsys.readouterr().out, encoding="utf-8")
     known = f"source {file} && complete -p segflow" if shell == "bash" else f"source {file}"
     subprocess.run([shell, "-c", known], check=True, capture_output=True)
 

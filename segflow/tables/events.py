@@ -55,6 +55,8 @@ RAW_EVENTS = Table(
     partitions=("day",),
 )
 
+# The mapped fields: duplicates are equal in all of them, and an id is hashed from them.
+_IDENTITY = tuple(f"raw_events.{one.name}" for one in _RAW_FIELDS if one.name != "unparsed")
 _UNCHANGED = tuple(one.made_from(f"raw_events.{one.name}") for one in (*_RAW_FIELDS, *_SOURCE))
 
 REASONS = (
@@ -80,15 +82,7 @@ EVENTS = Table(
     (
         day("the event").made_from("raw_events.day"),
         Column("event_id", "VARCHAR", "the source's id, or a hash of what identifies the row").made_from(
-            "raw_events.event_id",
-            "raw_events.user_id",
-            "raw_events.item_id",
-            "raw_events.event_type",
-            "raw_events.ts",
-            "raw_events.value",
-            "raw_events.quantity",
-            "raw_events.session_id",
-            "raw_events.text",
+            *_IDENTITY,
         ),
         USER.made_from("raw_events.user_id"),
         Column("item_id", "VARCHAR", "item", nullable=True).made_from("raw_events.item_id"),
@@ -127,15 +121,7 @@ QUARANTINED_EVENTS = Table(
         day("the event").made_from("raw_events.day"),
         Column("reason", "VARCHAR", "why the row is no event", values=REASONS).made_from(
             "raw_events.day",
-            "raw_events.event_id",
-            "raw_events.user_id",
-            "raw_events.item_id",
-            "raw_events.event_type",
-            "raw_events.ts",
-            "raw_events.value",
-            "raw_events.quantity",
-            "raw_events.session_id",
-            "raw_events.text",
+            *_IDENTITY,
             "raw_events.unparsed",
             "items.item_id",
             "items.category",

@@ -143,6 +143,7 @@ def _controls(summary: EvaluationSummary) -> list[dict[str, Any]]:
         for what, found in (
             ("placebos minus global extra", row.placebos_over_extra),
             ("global extra minus global", row.extra_over_global),
+            ("placebos minus global", row.placebos_over_global),
         )
         if found is not None
     ]

@@ -42,29 +42,30 @@ class ControlCheck:
     """What control arms gain in one task, paired over users.
 
     placebos_over_extra: each user's mean over all `placebos` arms minus the same extra training of everybody as one group:
-    dividing users at random should gain nothing. extra_over_global: that training minus the global ranker. None where an arm
-    is missing.
+    dividing users at random should gain nothing. extra_over_global: that training minus the global ranker.
+    placebos_over_global: the placebos minus the global ranker. None where an arm is missing.
     """
 
     task: str
     placebos: int
     placebos_over_extra: Estimate | None
     extra_over_global: Estimate | None
+    placebos_over_global: Estimate | None = None
 
 
 def control_check(task: Task, ranker: str | None, config: EvaluationConfig, seed: int) -> ControlCheck:
     """The check of one task; `ranker` is the global one's arm."""
     placebos = [arm for arm in task.arms if arm.startswith(PLACEBO)]
-    has_extra = EXTRA in task.arms
-    over_extra = [np.mean([task.paired(arm, EXTRA) for arm in placebos], axis=0)] if placebos and has_extra else []
-    over_global = [task.paired(EXTRA, ranker)] if ranker is not None and has_extra else []
-    found = iter(estimates([*over_extra, *over_global], task.users, config, seed) if has_extra else [])
-    return ControlCheck(
-        task.name,
-        len(placebos),
-        next(found) if over_extra else None,
-        next(found) if over_global else None,
-    )
+    extra = EXTRA if EXTRA in task.arms else None
+    pairs = [(placebos, extra), ([EXTRA], ranker), (placebos, ranker)]
+    asked = [bool(arms) and against is not None and extra is not None for arms, against in pairs]
+    differences = [
+        np.mean([task.paired(arm, str(against)) for arm in arms], axis=0)
+        for (arms, against), wanted in zip(pairs, asked, strict=True)
+        if wanted
+    ]
+    found = iter(estimates(differences, task.users, config, seed) if differences else [])
+    return ControlCheck(task.name, len(placebos), *(next(found) if wanted else None for wanted in asked))
 
 
 def placebo_sentence(check: ControlCheck, config: EvaluationConfig) -> str:
@@ -79,16 +80,24 @@ def placebo_sentence(check: ControlCheck, config: EvaluationConfig) -> str:
     if check.placebos == 1:
         what = "Minus the same extra training of everybody as one group, the placebo"
     if found.low > 0.0:
-        return (
-            f"{what} gain {figures}: they are not centred on zero. Dividing users at random gains by itself, so only what "
-            "exceeds the placebos can be credited to the segments."
-        )
+        return f"{what} gain {figures}: they are not centred on zero. {_why_placebos_gain(check, config)}"
     if found.high < 0.0:
         return (
             f"{what} lose {figures}: they are not centred on zero. Dividing users costs by itself, so a comparison with "
             "the placebos alone would flatter the segments."
         )
     return f"{what} differ by {figures}, which holds zero: the placebos are centred, as they should be."
+
+
+def _why_placebos_gain(check: ControlCheck, config: EvaluationConfig) -> str:
+    """What follows when the placebos are above the extra training: whether they gain, or it only loses more than they do."""
+    over_global = check.placebos_over_global
+    if over_global is None or over_global.low > 0.0:
+        return "Dividing users at random gains by itself, so only what exceeds the placebos can be credited to the segments."
+    return (
+        f"Over the global ranker they are not proven to gain ({_figures(over_global, config)}): the extra training of everybody "
+        "as one group falls behind them, and that dividing users at random gains is not shown."
+    )
 
 
 def extra_sentence(check: ControlCheck, config: EvaluationConfig) -> str:

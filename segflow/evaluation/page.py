@@ -144,6 +144,7 @@ def _figures(summary: EvaluationSummary) -> dict[str, float]:
     checks = {
         "placebos_minus_global_extra": primary[0].placebos_over_extra,
         "global_extra_minus_global": primary[0].extra_over_global,
+        "placebos_minus_global": primary[0].placebos_over_global,
         **{f"global_minus_{row.against}": row.difference for row in summary.diagnostics if row.task == PRIMARY_TASK},
     }
     return {

@@ -52,6 +52,23 @@ def test_it_is_told_whether_placebos_are_centred(
     assert ("not centred on zero" in sentence) == (gain != 0.0)
 
 
+def test_placebos_that_only_lose_less_than_the_extra_training_are_no_gain(
+    make_results: MakeResults, config: EvaluationConfig
+) -> None:
+    results = make_results(users=400)
+    ranker = results[results["arm"] == "global"]
+    rest = results[~results["arm"].isin(["global_extra", "placebo_1"])]
+    sway = np.where(ranker["user_id"].str[-1].astype(int) % 2, 0.05, -0.05)
+    for gain, told in ((0.0, "at random gains is not shown"), (0.02, "Dividing users at random gains by itself")):
+        extra = ranker.assign(arm="global_extra", ndcg_10=ranker["ndcg_10"] - 0.01 + gain / 2 + sway / 10)
+        placebo = ranker.assign(arm="placebo_1", ndcg_10=ranker["ndcg_10"] + gain + sway / 20)
+        others = rest[~rest["arm"].str.startswith("placebo_")]
+        check = check_of(pd.concat([others, extra, placebo]), config)
+        assert check.placebos_over_extra is not None
+        assert check.placebos_over_extra.low > 0
+        assert told in placebo_sentence(check, config)
+
+
 @pytest.mark.parametrize(("gain", "told"), [(0.01, "gains by itself"), (-0.01, "loses by itself"), (0.0, "not proven")])
 def test_it_is_told_whether_extra_training_gains_by_itself(
     make_results: MakeResults, config: EvaluationConfig, gain: float, told: str

@@ -9,9 +9,13 @@ import numpy as np
 import pytest
 
 from segflow.config import BehaviorConfig, RankerConfig
+from segflow.rankers.deltas import Grouped, Membership
 from segflow.rankers.examples import Examples, build_examples, training_cuts
 from segflow.rankers.features import ItemHistory, candidate_items
 from segflow.rankers.global_ranker import GlobalRanker, fit_global_ranker
+from segflow.rankers.segment_rankers import train_deltas
+from segflow.rankers.served import ServedRanker
+from segflow.rankers.snapshot import RankingWeek
 from segflow.representation.behavior import BehaviorModel, fit_behavior_model
 from segflow.representation.sequences import MICROSECONDS_PER_DAY as DAY
 from segflow.representation.sequences import MICROSECONDS_PER_WEEK as WEEK
@@ -20,6 +24,9 @@ from segflow_tests.sequences import sequences_of
 
 USERS, ITEMS, WEEKS = 60, 40, 14
 SNAPSHOT = (WEEKS - 2) * WEEK  # the last two weeks of the log validate and test
+# Places of a list, and the segments, of the bundle that the tests ask.
+COUNT = 10
+SEGMENTS = ["s1", "s2"]
 CONFIG = RankerConfig(
     minimum_item_events=3,
     minimum_item_users=2,
@@ -100,3 +107,21 @@ def make_world() -> World:
         vectors=backbone.item_vectors()[candidates],
         candidate_ids=tuple(log.item_ids[candidates].tolist()),
     )
+
+
+@pytest.fixture(scope="package")
+def week(world: World) -> RankingWeek:
+    return RankingWeek(world.log, world.backbone, world.history, SNAPSHOT, CONFIG)
+
+
+@pytest.fixture(scope="package")
+def grouped(world: World) -> Grouped:
+    """Two segments whose deltas count in full: the planted halves, of which every third user is in none."""
+    users = np.arange(USERS)
+    membership = Membership.certain(np.where(users % 3 == 0, -1, users % 2))
+    return Grouped(train_deltas(world.ranker, world.training, [membership], CONFIG, seed=0)[0], membership)
+
+
+@pytest.fixture(scope="package")
+def served(world: World, week: RankingWeek, grouped: Grouped) -> ServedRanker:
+    return ServedRanker.of(week, world.ranker, count=COUNT, segments=SEGMENTS, grouped=grouped)

@@ -10,6 +10,7 @@ and who may be champion.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -35,6 +36,8 @@ def write_model(bundle: Path, folder: Path, example: Mapping[str, Any]) -> None:
     """
     from mlflow.pyfunc import save_model
 
+    # It tells of asking the model for an example of its answers.
+    logging.getLogger("mlflow.models.signature").setLevel(logging.WARNING)
     save_model(
         folder,
         python_model=str(_CODE),

@@ -103,18 +103,21 @@ def failed_run(run: DagsterRun, message: str, steps: list[dg.DagsterEvent], ui: 
     else dg.DefaultSensorStatus.STOPPED,
     description="Tells the receiver of `automation.notify` about runs that failed and are not retried.",
 )
-def failed_runs(context: dg.RunFailureSensorContext) -> dg.SkipReason | None:
-    """One message a run; one that Dagster retries by itself is told of only if its last try fails."""
+def failed_runs(context: dg.RunFailureSensorContext) -> None:
+    """One message a run; one that Dagster retries by itself is told of only if its last try fails.
+
+    Returns no reason to skip: a tick looks at several runs, and Dagster refuses a tick that skips one and not another.
+    """
     run = context.dagster_run
     if run.tags.get("dagster/will_retry") == "true":
-        return dg.SkipReason(f"run {run.run_id} is retried")
+        context.log.info(f"run {run.run_id} is retried")
+        return
     config = CONFIG.automation.notify
     message = context.failure_event.message or ""
     failed = failed_run(run, message, list(context.get_step_failure_events()), config.ui)
     context.log.error(failed.sentence)
     if trouble := tell(failed, config, os.environ):
         context.log.warning(trouble)
-    return None
 
 
 def _own(name: str) -> Hook:

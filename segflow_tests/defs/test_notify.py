@@ -63,14 +63,20 @@ def broken(context) -> None:  # type: ignore[no-untyped-def]  # Dagster reads th
     raise ValueError("disk full\nmore of it")
 
 
+def notifying(monkeypatch: pytest.MonkeyPatch, config: NotifyConfig, environment: Mapping[str, str]) -> dg.Definitions:
+    """A job that fails, and the sensor under these settings."""
+    automation = notify.CONFIG.automation.model_copy(update={"notify": config})
+    monkeypatch.setattr(notify, "CONFIG", notify.CONFIG.model_copy(update={"automation": automation}))
+    monkeypatch.setattr(notify.os, "environ", dict(environment))
+    job = dg.define_asset_job("broken_job", [broken])
+    return dg.Definitions([broken], jobs=[job], sensors=[failed_runs])
+
+
 def run_sensor(
     monkeypatch: pytest.MonkeyPatch, tags: Mapping[str, str], config: NotifyConfig, environment: Mapping[str, str]
 ) -> Any:
     """A run that fails, and the sensor's look at it."""
-    job = dg.Definitions([broken], jobs=[dg.define_asset_job("broken_job", [broken])])
-    automation = notify.CONFIG.automation.model_copy(update={"notify": config})
-    monkeypatch.setattr(notify, "CONFIG", notify.CONFIG.model_copy(update={"automation": automation}))
-    monkeypatch.setattr(notify.os, "environ", dict(environment))
+    job = notifying(monkeypatch, config, environment)
     with dg.DagsterInstance.ephemeral() as instance:
         result = job.resolve_job_def("broken_job").execute_in_process(
             instance=instance, partition_key="2024-01-02", tags=dict(tags), raise_on_error=False
@@ -111,9 +117,36 @@ def test_slack_gets_a_sentence_with_the_users_mistake(monkeypatch: pytest.Monkey
 
 def test_a_run_that_is_retried_is_not_told_of(monkeypatch: pytest.MonkeyPatch, receiver: Receiver) -> None:
     tags = {"dagster/will_retry": "true"}
-    _, skipped = run_sensor(monkeypatch, tags, NotifyConfig(to="webhook"), receiver.environment)
-    assert isinstance(skipped, dg.SkipReason)
+    run_sensor(monkeypatch, tags, NotifyConfig(to="webhook"), receiver.environment)
     assert receiver.bodies == []
+
+
+def test_one_tick_takes_runs_that_are_retried_and_runs_that_are_not(
+    monkeypatch: pytest.MonkeyPatch, receiver: Receiver
+) -> None:
+    definitions = notifying(monkeypatch, NotifyConfig(to="webhook"), receiver.environment)
+    repository = definitions.get_repository_def()
+    with dg.DagsterInstance.ephemeral() as instance:
+
+        def tick(cursor: str | None) -> Any:
+            context = dg.build_sensor_context(instance, cursor=cursor, repository_def=repository)
+            return failed_runs.evaluate_tick(context)
+
+        first = tick(None)
+        told = []
+        for retried in ("false", "true", "false"):
+            result = definitions.resolve_job_def("broken_job").execute_in_process(
+                instance=instance,
+                partition_key="2024-01-02",
+                tags={"dagster/will_retry": retried},
+                raise_on_error=False,
+            )
+            told += [result.run_id] if retried == "false" else []
+        found = tick(first.cursor)
+        assert len(found.dagster_run_reactions) == 3
+        assert not any(reaction.error for reaction in found.dagster_run_reactions)
+        assert [body["run_id"] for body in receiver.bodies] == told
+        assert tick(found.cursor).dagster_run_reactions == []
 
 
 def test_the_log_alone_needs_no_receiver(

@@ -13,10 +13,16 @@ from typing import Any
 
 from dagster import DagsterRun
 from dagster._config import Field, IntSource
-from dagster._core.errors import DagsterUserCodeUnreachableError
-from dagster._core.launcher.base import CheckRunHealthResult, WorkerStatus
+from dagster._core.errors import (
+    DagsterCodeLocationLoadError,
+    DagsterCodeLocationNotFoundError,
+    DagsterUserCodeUnreachableError,
+)
+from dagster._core.launcher.base import CheckRunHealthResult, LaunchRunContext, WorkerStatus
 from dagster._core.launcher.default_run_launcher import DefaultRunLauncher
+from dagster._core.remote_representation.code_location import GrpcServerCodeLocation
 from dagster._core.storage.tags import GRPC_INFO_TAG
+from dagster._core.workspace.context import IWorkspaceProcessContext
 from dagster._grpc.client import DagsterGrpcClient
 from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult, GetCurrentRunsResult
 from dagster._serdes import ConfigurableClassData, deserialize_value
@@ -24,6 +30,8 @@ from dagster._serdes import ConfigurableClassData, deserialize_value
 from segflow.defs.processes import is_gone, is_here, worker_of
 
 _ANSWER_SECONDS = 5
+# The daemon starts a code server that has died anew after a minute at most.
+_RELOAD_SECONDS = 180
 _NO_SUCH_QUESTION = "UNIMPLEMENTED"  # gRPC's name of the error, which Dagster's message ends with
 
 
@@ -38,6 +46,8 @@ class WatchedRunLauncher(DefaultRunLauncher):
         super().__init__(inst_data)
         self._grace_seconds = grace_seconds
         self._silent_since: dict[str, float] = {}
+        self._gone_since: dict[str, float] = {}
+        self._workspaces: IWorkspaceProcessContext | None = None
 
     @classmethod
     def config_type(cls) -> Any:
@@ -51,11 +61,40 @@ class WatchedRunLauncher(DefaultRunLauncher):
     def supports_check_run_worker_health(self) -> bool:
         return True
 
+    def launch_run(self, context: LaunchRunContext) -> None:
+        if context.workspace is not None:
+            self._workspaces = context.workspace.process_context
+        super().launch_run(context)
+
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
         """Whether the run is worked on: by its process if that is one of this host, else by what its code server says.
 
-        What neither can tell counts as running, up to the longest time that a run may take.
+        What neither can tell counts as running, up to the longest time that a run may take. So does, for a while, a dead run
+        whose code cannot be asked for: Dagster tries a failed run again at once, and if it cannot read its job then, never.
         """
+        found = self._health(run)
+        if found.status == WorkerStatus.RUNNING:
+            return found
+        waited = time.monotonic() - self._gone_since.setdefault(run.run_id, time.monotonic())
+        if waited < _RELOAD_SECONDS and not self._code_answers(run):
+            return CheckRunHealthResult(WorkerStatus.RUNNING, f"{found.msg}; a retry waits for its code server")
+        del self._gone_since[run.run_id]
+        return found
+
+    def _code_answers(self, run: DagsterRun) -> bool:
+        """Whether the code of the run can be asked for its job now. Where nothing was launched yet, it was just loaded."""
+        if self._workspaces is None or run.remote_job_origin is None:
+            return True
+        name = run.remote_job_origin.repository_origin.code_location_origin.location_name
+        try:
+            location = self._workspaces.create_request_context().get_code_location(name)
+            if isinstance(location, GrpcServerCodeLocation):
+                location.client.ping("")
+        except (DagsterCodeLocationLoadError, DagsterCodeLocationNotFoundError, DagsterUserCodeUnreachableError):
+            return False
+        return True
+
+    def _health(self, run: DagsterRun) -> CheckRunHealthResult:
         name = worker_of(run.run_id, run.tags)
         if is_here(name):
             alive = not is_gone(name)

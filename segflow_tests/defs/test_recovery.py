@@ -17,9 +17,14 @@ import dagster as dg
 import psutil
 import pytest
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
-from dagster._core.launcher.base import WorkerStatus
+from dagster._core.launcher.base import LaunchRunContext, WorkerStatus
 from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._core.utils import make_new_run_id
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import GrpcServerTarget
+from dagster._grpc.client import DagsterGrpcClient
+from dagster._grpc.server import wait_for_grpc_server
+from dagster_shared.record import replace
 
 from segflow.config import TrackingConfig
 from segflow.defs.launcher import WatchedRunLauncher
@@ -117,6 +122,43 @@ def test_a_run_is_told_by_its_process(instance: dg.DagsterInstance, dead: str) -
     assert [name for name, status in found.items() if status != WorkerStatus.RUNNING] == ["over"]
     assert found["over"] == WorkerStatus.FAILED
     assert worker_of("r", worker_tag("r")) == this_process()
+
+
+def code_server(code: Path, socket: Path) -> subprocess.Popen[bytes]:
+    """A real server of the definitions in `code`, which answers."""
+    command = [sys.executable, "-m", "dagster", "api", "grpc", "-f", str(code), "--socket", str(socket)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for_grpc_server(process, DagsterGrpcClient(socket=str(socket)), command)
+    return process
+
+
+def test_a_dead_run_fails_when_its_code_can_be_asked_for_again(dead: str, tmp_path: Path) -> None:
+    code, socket = tmp_path / "code.py", tmp_path / "socket"
+    code.write_text("import dagster as dg\n@dg.asset\ndef one() -> None: ...\ndefs = dg.Definitions([one])\n")
+    server = code_server(code, socket)
+    target = GrpcServerTarget("localhost", None, str(socket), "here")
+    try:
+        with (
+            dg.DagsterInstance.local_temp(str(tmp_path)) as instance,
+            WorkspaceProcessContext(instance, target) as workspaces,
+        ):
+            workspace = workspaces.create_request_context()
+            (repository,) = workspace.get_code_location("here").get_repositories().values()
+            (job,) = repository.get_all_jobs()
+            run = replace(started_run(instance, dead), remote_job_origin=job.get_remote_origin())
+            launcher = WatchedRunLauncher()
+            launcher.register_instance(instance)
+            launcher.launch_run(LaunchRunContext(run, workspace))
+            server.kill()
+            server.wait()
+            waiting = launcher.check_run_worker_health(run)
+            assert (waiting.status, "waits for its code server" in str(waiting.msg)) == (WorkerStatus.RUNNING, True)
+            server = code_server(code, socket)
+            found = launcher.check_run_worker_health(run)
+            assert (found.status, "is gone" in str(found.msg)) == (WorkerStatus.FAILED, True)
+    finally:
+        server.kill()
+        server.wait()
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ endef
 export IMPORT_TIME
 
 .DEFAULT_GOAL := help
-.PHONY: help graph demo test test-slow test-ui test-postgres test-docs bench-events bench-representation bench-segments bench-rankers check format docs ui mlflow clean site
+.PHONY: help graph demo test test-slow test-faults test-ui test-postgres test-docs bench-events bench-representation bench-segments bench-rankers check format docs ui mlflow clean site
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -43,6 +43,9 @@ test: $(VENV)/.dev ## the tests
 
 test-slow: $(VENV)/.dev ## the tests that take minutes
 	@$(BIN)/pytest -m slow
+
+test-faults: $(VENV)/.dev ## processes killed, disks full, bytes flipped, at random moments (about fifteen minutes)
+	@$(BIN)/pytest -m faults
 
 test-docs: $(VENV)/.dev ## the commands of the docs, run as a reader would (about five minutes)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +13,9 @@ from pathlib import Path
 import duckdb
 
 from segflow.config import ComputeConfig
+
+_OWNER = "owner"
+_NAMELESS_SECONDS = 3600.0
 
 
 @contextmanager
@@ -20,17 +25,57 @@ def connect(compute: ComputeConfig) -> Iterator[duckdb.DuckDBPyConnection]:
     DuckDB's own defaults are 80 % of the machine and the working directory for each process, which two parallel steps
     cannot both have.
     """
-    Path(compute.spill).mkdir(parents=True, exist_ok=True)
-    spill = tempfile.mkdtemp(prefix="step-", dir=compute.spill)
-    connection = duckdb.connect()
+    with _spill_folder(Path(compute.spill)) as spill:
+        connection = duckdb.connect()
+        try:
+            connection.execute("SET TimeZone = 'UTC'")
+            connection.execute(f"SET threads = {compute.threads}")
+            connection.execute(f"SET memory_limit = '{compute.memory_limit}'")
+            connection.execute("SET temp_directory = $1", [str(spill)])
+            connection.execute(f"SET max_temp_directory_size = '{compute.spill_limit}'")
+            connection.execute("SET enable_progress_bar = false")
+            yield connection
+        finally:
+            connection.close()
+
+
+@contextmanager
+def _spill_folder(root: Path) -> Iterator[Path]:
+    """A new folder below `root`. Those of killed processes, which could not remove them, go away first.
+
+    Its owner holds a lock, which the system gives back when the process ends, however it ends.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(root)
+    folder = Path(tempfile.mkdtemp(prefix="step-", dir=root))
     try:
-        connection.execute("SET TimeZone = 'UTC'")
-        connection.execute(f"SET threads = {compute.threads}")
-        connection.execute(f"SET memory_limit = '{compute.memory_limit}'")
-        connection.execute("SET temp_directory = $1", [spill])
-        connection.execute(f"SET max_temp_directory_size = '{compute.spill_limit}'")
-        connection.execute("SET enable_progress_bar = false")
-        yield connection
+        with (folder / "new").open("wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            # Under this name only once it is locked: nobody must find it free in between.
+            (folder / "new").rename(folder / _OWNER)
+            yield folder
     finally:
-        connection.close()
-        shutil.rmtree(spill, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_abandoned(root: Path) -> None:
+    for folder in root.glob("step-*"):
+        try:
+            with (folder / _OWNER).open("rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+        except FileNotFoundError:
+            # Its process was killed before it had the lock, or is about to take it.
+            if _age(folder) > _NAMELESS_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
+        except OSError:
+            # Somebody works there, or it is another user's.
+            continue
+
+
+def _age(folder: Path) -> float:
+    """Seconds since something was made or removed there; none for what is gone."""
+    try:
+        return time.time() - folder.stat().st_mtime
+    except OSError:
+        return 0.0

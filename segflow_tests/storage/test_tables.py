@@ -279,6 +279,22 @@ def test_a_step_that_fails_leaves_nothing_in_the_spill_folder(tmp_path: Path) ->
     assert list((tmp_path / "spill").iterdir()) == []
 
 
+def test_spill_folders_of_killed_processes_go_away(tmp_path: Path) -> None:
+    abandoned, begun = (tmp_path / "spill" / name for name in ("step-abandoned", "step-begun"))
+    for folder in (abandoned, begun):
+        folder.mkdir(parents=True)
+        (folder / "rows.tmp").write_bytes(b"rows")
+    (abandoned / "owner").touch()
+    compute = ComputeConfig(spill=str(tmp_path / "spill"), threads=1)
+    with connect(compute), connect(compute):
+        there = {one.name for one in (tmp_path / "spill").iterdir()}
+        assert abandoned.name not in there
+        # One without an owner may be about to get one; both connections are at work.
+        assert begun.name in there
+        assert len(there) == 3
+    assert [one.name for one in (tmp_path / "spill").iterdir()] == [begun.name]
+
+
 def test_processes_write_their_own_partitions_at_once(connection: Connection, tmp_path: Path) -> None:
     """Each in its turn: new tables, which all create at the same moment, and one that is there already."""
     own_days = range(1, 5)

@@ -30,8 +30,8 @@ _CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
 _UI_PORT = 3000
 
 
-def examine(path: Path) -> Iterator[Finding]:
-    """Everything, in the order in which it is worth mending. path: the settings file."""
+def examine(path: Path, data: bool = False) -> Iterator[Finding]:
+    """Everything, in the order in which it is worth mending. path: the settings file; data: also all data files of tables."""
     from segflow import settings
 
     yield from installed()
@@ -50,7 +50,7 @@ def examine(path: Path) -> Iterator[Finding]:
     yield from (one for one in files if isinstance(one, Finding))
     log_bytes = sum(one for one in files if isinstance(one, int))
     yield clock()
-    yield from _places(config, log_bytes)
+    yield from _places(config, log_bytes, data)
     yield port(
         "dagster", "127.0.0.1", _UI_PORT, f"`make ui UI_PORT={_UI_PORT + 1}`, or `dagster dev -p {_UI_PORT + 1}`"
     )
@@ -177,12 +177,14 @@ def clock() -> Finding:
     )
 
 
-def _places(config: Config, log_bytes: int) -> Iterator[Finding]:
+def _places(config: Config, log_bytes: int, data: bool) -> Iterator[Finding]:
     from segflow.defs.health import dagster_findings
-    from segflow.storage.health import storage_findings
+    from segflow.storage.health import data_findings, storage_findings
     from segflow.tracking.health import tracking_finding
 
     yield from storage_findings(config.storage, log_bytes)
+    if data:
+        yield from data_findings(config.storage)
     yield from dagster_findings(Path(os.environ["DAGSTER_HOME"]))
     yield tracking_finding(config.tracking)
 

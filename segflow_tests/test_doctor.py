@@ -136,6 +136,24 @@ def test_tables_of_another_version_are_told_when_examined_read_and_written(
         storage.write(connection, table, f"SELECT {columns} LIMIT 0", [])
 
 
+def test_data_files_are_compared_on_demand(
+    project: Project, connection: duckdb.DuckDBPyConnection, capsys: pytest.CaptureFixture[str]
+) -> None:
+    query = "SELECT 'u' || i AS user_id, 'city' AS attribute, 'Bern' AS value FROM range(100) AS t(i)"
+    project.storage.write(connection, tables.USERS, query)
+    command = ["--config", str(project.folder / "segflow.yaml"), "doctor", "--tables"]
+    assert cli.main(command) == 0
+    assert "1 files are as they were written" in capsys.readouterr().out
+    ((_, file),) = project.storage.files(tables.USERS)
+    spoilt = bytearray(file.read_bytes())
+    spoilt[100] ^= 8
+    file.write_bytes(spoilt)
+    assert cli.main(command) == 1
+    said = capsys.readouterr().out
+    assert f"fault    data        {file}: its content is not what was written\n" in said
+    assert "mend: restore it from a backup, or make it again with `segflow run --force`" in said
+
+
 def test_places_by_uri_are_probed_and_little_room_is_told(tmp_path: Path) -> None:
     found = worst(storage_findings(StorageConfig(root=f"file://{tmp_path}"), 0))
     assert found["storage"].says.endswith("objects can be put, moved and removed")

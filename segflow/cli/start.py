@@ -118,9 +118,10 @@ def check(config: Path | None, as_json: bool) -> None:
 
 
 @click.command(epilog=example("segflow doctor"))
+@click.option("--tables", "data", is_flag=True, help="Also read every data file, and compare it with its checksum.")
 @json_option("what was found")
 @click.pass_context
-def doctor(ctx: click.Context, as_json: bool) -> None:
+def doctor(ctx: click.Context, data: bool, as_json: bool) -> None:
     """Examine everything around the project, and say how to mend what is wrong.
 
     Looks at Python and its packages, the settings, the language model, the sources, the tables, Dagster's home, the MLflow
@@ -131,7 +132,7 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
     from segflow.doctor import examine
 
     found = []
-    for one in examine(settle(ctx.obj)):
+    for one in examine(settle(ctx.obj), data):
         found.append(one)
         if not as_json:
             click.echo(f"{one.state:<8} {one.area:<11} {one.says}" + (f"\n{'':21}mend: {one.mend}" if one.mend else ""))

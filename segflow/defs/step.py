@@ -236,11 +236,16 @@ class Step:
 
         Raises RuntimeError when Dagster has given the run up meanwhile: another one may be at work in its place.
         """
-        run = self.context.instance.get_run_by_id(self.context.run.run_id)
-        if run is not None and run.is_finished:
-            raise RuntimeError(f"{table.name} is not written: the run {run.run_id} is over ({run.status.value})")
+
+        def allowed() -> None:
+            run = self.context.instance.get_run_by_id(self.context.run.run_id)
+            if run is not None and run.is_finished:
+                raise RuntimeError(f"{table.name} is not written: the run {run.run_id} is over ({run.status.value})")
+
         facts = {"dagster_run": self.context.run.run_id, "mlflow_run": self.run.run_id}
-        written = self.storage.commit(self.connection, table, staged, self._keys(days), commit=facts, version=version)
+        written = self.storage.commit(
+            self.connection, table, staged, self._keys(days), commit=facts, version=version, allowed=allowed
+        )
         self._results.wrote(written)
 
     def aspects(self, table: Table, digests: Mapping[str, Mapping[str, str]]) -> None:

@@ -103,14 +103,10 @@ def _between(rows: pa.Table, first: date, last: date) -> pa.Table:
 
 def _elsewhere(connection: duckdb.DuckDBPyConnection, config: Config, first: date, last: date) -> str:
     """The query of the rows of [first, last) that are not in the files read for them: stragglers, and rows of gone files."""
-    held = connection.execute(
-        "SELECT DISTINCT file FROM source_files WHERE day >= $1 AND day < $2", [first, last]
-    ).fetchall()
-    gone = sorted({file for (file,) in held} - _present(config))
     inside = f"day >= {literal(first)} AND day < {literal(last)}"
     query = f"SELECT * FROM {_STRAGGLERS} WHERE {inside}"
-    if gone:
-        query += f" UNION ALL BY NAME SELECT * FROM {STORED} WHERE source_file IN (SELECT unnest({literal(gone)}))"
+    if missing := gone(connection, config, first, last):
+        query += f" UNION ALL BY NAME SELECT * FROM {STORED} WHERE source_file IN (SELECT unnest({literal(missing)}))"
     return f"SELECT * FROM ({query}) ORDER BY source_file, source_row"
 
 
@@ -197,6 +193,14 @@ def _of_its_file(days: Mapping[str, date], kind: str) -> str:
     """What `days` has for a row's file, as an SQL expression. kind: DATE, or TIMESTAMPTZ for the start of the day."""
     listed = ", ".join(literal(day) for day in days.values())
     return f"MAP({literal(list(days))}, [{listed}]::{kind}[])[source_file]"
+
+
+def gone(connection: duckdb.DuckDBPyConnection, config: Config, first: date, last: date) -> list[str]:
+    """The files that held rows of [first, last) and are no longer there: their rows are kept. Reads the view source_files."""
+    held = connection.execute(
+        "SELECT DISTINCT file FROM source_files WHERE day >= $1 AND day < $2", [first, last]
+    ).fetchall()
+    return sorted({file for (file,) in held} - _present(config))
 
 
 def _present(config: Config) -> set[str]:

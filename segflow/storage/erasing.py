@@ -25,6 +25,7 @@ from deltalake import DeltaTable
 from deltalake.fs import DeltaStorageHandler
 
 from segflow.sql import identifier, literal
+from segflow.storage import checksums
 from segflow.storage.partitions import Key, Partition, after
 from segflow.storage.tables import Storage
 from segflow.tables import Table
@@ -99,6 +100,8 @@ def forget(storage: Storage, table: Table) -> None:
     opened.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False, full=True)
     opened = DeltaTable(storage.uri(table), storage_options=storage.options or None)
     opened.create_checkpoint()
+    if storage.is_local:
+        checksums.forget(storage.folder(table), [path for _, path in storage.files(table)])
     files = _files(storage, table)
     for name in _log(files):
         if (numbered := _LOG_FILE.fullmatch(name)) and int(numbered[1]) < opened.version():

@@ -1,4 +1,7 @@
-"""Whether tables can be kept where the settings say: a probe is written, moved, read and removed, and schemas are compared."""
+"""Whether tables can be kept where the settings say, and whether what they hold is what was written.
+
+A probe is written, moved, read and removed; schemas are compared; on demand, every data file is read and its checksum compared.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ from segflow import tables
 from segflow.config import StorageConfig
 from segflow.errors import UserError
 from segflow.findings import Finding, fault, ok, warning
+from segflow.storage import checksums
+from segflow.storage.content import what_to_do
 from segflow.storage.tables import Storage
 
 _SKEW = 2.0
@@ -30,6 +35,38 @@ def storage_findings(config: StorageConfig, log_bytes: int) -> Iterator[Finding]
         if found.state != "fault":
             yield _disk(Path(config.root), log_bytes)
     yield from _schemas(config)
+
+
+def data_findings(config: StorageConfig) -> Iterator[Finding]:
+    """Every data file of the newest version of every table, compared with its checksum."""
+    storage = Storage(config.root, config.options)
+    if not storage.is_local:
+        yield ok("data", f"{config.root}: an object store keeps checksums of its own")
+        return
+    began, count, size, unknown, damaged = time.monotonic(), 0, 0, 0, 0
+    for table in tables.ALL.values():
+        try:
+            files = [path for _, path in storage.files(table)]
+        except (UserError, OSError):
+            # What cannot be opened was told of already.
+            continue
+        for one in checksums.damages(storage.folder(table), files, again=True):
+            says, _, mend = what_to_do(table, [one]).rpartition("; ")
+            yield fault("data", says, mend)
+            damaged += 1
+        unknown += len(checksums.without(storage.folder(table), files))
+        count, size = count + len(files), size + sum(one.stat().st_size for one in files if one.is_file())
+    if unknown:
+        yield warning(
+            "data",
+            f"{unknown:,} of {count:,} files have no checksum: of an older segflow, or of a process killed as it wrote",
+            "`segflow run --force` makes them again, compares, and keeps their checksums",
+        )
+    if not damaged:
+        seconds = time.monotonic() - began
+        yield ok(
+            "data", f"{count - unknown:,} files are as they were written ({size / 1e6:,.1f} MB in {seconds:.1f} s)"
+        )
 
 
 def existing(folder: Path) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date
 
 from segflow.errors import UserError
@@ -62,3 +62,13 @@ def filters(table: Table, where: Mapping[str, tuple[Key, Key] | Key]) -> list[tu
         else:
             found.append((name, "=", str(check_key(wanted))))
     return found or None
+
+
+def around(table: Table, wanted: Collection[Partition]) -> dict[str, tuple[Key, Key] | Key]:
+    """The narrowest `where` of ``Storage.view`` that holds all these partitions."""
+    ends = {name: (keys[0], keys[-1]) for name, keys in by_column(table, list(wanted)).items()}
+    return {
+        name: first if first == last else (first, after(last))
+        for name, (first, last) in ends.items()
+        if first == last or not isinstance(first, str)
+    }

@@ -7,12 +7,11 @@ left alone, so running the same work twice leaves every table version as it was.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from urllib.parse import unquote
 
 import duckdb
 import pyarrow as pa
@@ -21,12 +20,16 @@ from deltalake.exceptions import CommitFailedError, TableNotFoundError
 from filelock import FileLock
 
 from segflow.errors import UserError
-from segflow.sql import identifier, literal
+from segflow.sql import identifier
+from segflow.storage import checksums
 from segflow.storage.checks import Violation, violations
-from segflow.storage.partitions import Key, Partition, after, by_column, check_key, condition, filters
+from segflow.storage.content import counted, data_files, digests, files_view, path_of, what_to_do
+from segflow.storage.partitions import Key, Partition, around, check_key, condition, filters
 from segflow.tables import Table
 
 _BATCH_ROWS = 65_536
+_TRIES = 3
+"""How often a write is begun anew because another one came first."""
 _REPEATING = ("VARCHAR", "INTEGER", "DOUBLE", "DATE")
 """Types whose values often repeat; of lists, Delta's writer cannot be told."""
 
@@ -71,9 +74,23 @@ class Storage:
         self.root = root.rstrip("/")
         self.options = dict(options or {})
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the tables are in a folder of this machine."""
+        return "://" not in self.root
+
     def uri(self, table: Table) -> str:
         """Where the table lives."""
         return f"{self.root}/{table.name}"
+
+    def folder(self, table: Table) -> Path:
+        """Where the table lives, if that is on this machine."""
+        return Path(self.root) / table.name
+
+    def files(self, table: Table) -> list[tuple[Partition, Path]]:
+        """The data files of the newest version on this machine, each with its partition."""
+        opened = self.open(table)
+        return [] if opened is None else data_files(table, opened)
 
     def open(self, table: Table, version: int | None = None) -> DeltaTable | None:
         """The table at `version` (default: the newest), or None if it was never written.
@@ -118,7 +135,7 @@ class Storage:
     def rows(self, table: Table) -> dict[Partition, int]:
         """Partition -> number of rows, from the table's own records; no data is read."""
         opened = self.open(table)
-        return {} if opened is None else _counted(table, opened)
+        return {} if opened is None else counted(table, opened)
 
     def view(
         self,
@@ -132,31 +149,27 @@ class Storage:
         """Create the DuckDB view `name` (default: the table's name) over the table.
 
         `where` maps a partition column to one key or to a half-open range [first, last); only those files are read. A
-        table that was never written is an empty view with the right columns.
+        table that was never written is an empty view with the right columns. Raises UserError for files that are not as they
+        were written (``checksums``).
         """
-        view = identifier(name or table.name)
+        view = name or table.name
         opened = self.open(table, version)
         files = [] if opened is None else opened.file_uris(filters(table, where or {}))
         if not files:
             columns = ", ".join(f"NULL::{column.type} AS {identifier(column.name)}" for column in table.columns)
-            connection.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT {columns} LIMIT 0")
+            connection.execute(f"CREATE OR REPLACE TEMP VIEW {identifier(view)} AS SELECT {columns} LIMIT 0")
             return
-        if "://" in self.root:
-            # DuckDB's wheel has no object-store reader; Arrow streams the same files with the table's own credentials.
-            assert opened is not None
-            dataset = opened.to_pyarrow_dataset(partitions=filters(table, where or {}))
-            source = f"segflow_{name or table.name}"
-            connection.register(source, dataset)
-            connection.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT * FROM {identifier(source)}")
+        if self.is_local:
+            paths = [path_of(file) for file in files]
+            if found := checksums.damages(self.folder(table), paths):
+                raise UserError(what_to_do(table, found))
+            files_view(connection, table, view, paths)
             return
-        # Addresses come percent-encoded; DuckDB wants the path as it is on disk.
-        listed = literal(sorted(unquote(str(file).removeprefix("file://")) for file in files))
-        hive = ", ".join(
-            f"{identifier(column.name)}: {column.type}" for column in table.columns if column.name in table.partitions
-        )
-        types = f", hive_partitioning = true, hive_types = {{{hive}}}" if hive else ""
-        names = ", ".join(identifier(name) for name in table.column_names)
-        connection.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT {names} FROM read_parquet({listed}{types})")
+        # DuckDB's wheel has no object-store reader; Arrow streams the same files with the table's own credentials.
+        assert opened is not None
+        source = f"segflow_{view}"
+        connection.register(source, opened.to_pyarrow_dataset(partitions=filters(table, where or {})))
+        connection.execute(f"CREATE OR REPLACE TEMP VIEW {identifier(view)} AS SELECT * FROM {identifier(source)}")
 
     def read(
         self,
@@ -223,37 +236,46 @@ class Storage:
         *,
         commit: Mapping[str, str] | None = None,
         version: int | None = None,
+        allowed: Callable[[], None] | None = None,
     ) -> Written:
         """The second half of `write`, for rows already staged and checked.
 
         version: what the rows were derived from, if they depend on other partitions of the same table. Raises UserError when
         there is a newer one.
+        allowed: asked once the table is open; raises if nothing may be written any more. Whoever else writes the same partitions
+        after it was asked is noticed, and it is asked again.
         """
         wanted = [tuple(check_key(key) for key in partition) for partition in partitions]
-        opened = self.open(table, version) or self._create(table)
-        empty = (0, "empty")
-        new = dict.fromkeys(wanted, empty) | _digests(connection, table, staged)
-        changed = self._changed(connection, table, opened, {key: new[key] for key in wanted})
-        if changed:
-            # Without retries, a commit that is not the next after the version that was opened is refused.
-            properties = CommitProperties(
-                custom_metadata=dict(commit or {}), max_commit_retries=None if version is None else 0
-            )
+        found = dict.fromkeys(wanted, (0, "empty")) | digests(connection, table, staged)
+        new = {key: found[key] for key in wanted}
+        # Without retries, a commit that is not the next after the version that was opened is refused.
+        properties = CommitProperties(
+            custom_metadata=dict(commit or {}), max_commit_retries=None if version is None else 0
+        )
+        for tries_left in reversed(range(_TRIES if version is None else 1)):
+            opened = self.open(table, version) or self._create(table)
+            if allowed is not None:
+                allowed()
+            changed = self._changed(connection, table, opened, new)
             try:
-                self._replace(connection, table, opened, staged, changed, properties)
+                if changed:
+                    self._replace(connection, table, opened, staged, changed, properties)
+                break
             except CommitFailedError as error:
-                if version is None:
-                    raise
-                raise UserError(
-                    f"{table.name}: another run wrote it since this one read it, and one depends on the other; nothing was "
-                    "written; make the partitions one after the other"
-                ) from error
+                if not tries_left:
+                    raise UserError(
+                        f"{table.name}: another run wrote it since this one read it, and one depends on the other; nothing was "
+                        "written; make the partitions one after the other"
+                    ) from error
+        if self.is_local:
+            # What was not replaced was compared just now.
+            checksums.record(self.folder(table), [path for key, path in data_files(table, opened) if key in new])
         connection.execute(f"DROP TABLE {identifier(staged)}")
         return Written(
             table,
             opened.version(),
-            rows={key: new[key][0] for key in wanted},
-            digests={key: new[key][1] for key in wanted},
+            rows={key: rows for key, (rows, _) in new.items()},
+            digests={key: digest for key, (_, digest) in new.items()},
             replaced=changed,
         )
 
@@ -264,36 +286,43 @@ class Storage:
         opened: DeltaTable,
         new: Mapping[Partition, tuple[int, str]],
     ) -> list[Partition]:
-        """The partitions that hold other rows than `new`. What has another number of rows need not be read to be known."""
-        stored = _counted(table, opened)
+        """The partitions that hold other rows than `new`. What has another number of rows need not be read to be known.
+
+        A damaged file holds other rows, whatever they are.
+        """
+        stored = counted(table, opened)
         alike = [key for key, (rows, _) in new.items() if rows == stored.get(key, 0)]
-        read = [key for key in alike if new[key][0]]
-        old = self._stored(connection, table, read, opened.version()) if read else {}
-        same = {key for key in alike if not new[key][0] or old[key] == new[key]}
+        old = self._stored(connection, table, {key for key in alike if new[key][0]}, opened)
+        same = {key for key in alike if not new[key][0] or old.get(key) == new[key]}
         return [key for key in new if key not in same]
 
     def _stored(
-        self, connection: duckdb.DuckDBPyConnection, table: Table, wanted: Sequence[Partition], version: int
+        self, connection: duckdb.DuckDBPyConnection, table: Table, wanted: set[Partition], opened: DeltaTable
     ) -> dict[Partition, tuple[int, str]]:
-        first = {name: (keys[0], keys[-1]) for name, keys in by_column(table, wanted).items()}
-        where: dict[str, tuple[Key, Key] | Key] = {
-            name: low if low == high or isinstance(low, str) else (low, after(high))
-            for name, (low, high) in first.items()
-            if low == high or not isinstance(low, str)
-        }
+        """Rows and digest of those of the partitions that can be read."""
+        if not wanted:
+            return {}
         name = f"stored_{table.name}"
-        self.view(connection, table, name=name, where=where, version=version)
-        return _digests(connection, table, name)
+        if not self.is_local:
+            self.view(connection, table, name=name, where=around(table, wanted), version=opened.version())
+            return digests(connection, table, name)
+        files = [(key, path) for key, path in data_files(table, opened) if key in wanted]
+        damaged = {one.file for one in checksums.damages(self.folder(table), [path for _, path in files])}
+        spoilt = {key for key, path in files if path in damaged}
+        whole = [path for key, path in files if key not in spoilt]
+        if not whole:
+            return {}
+        files_view(connection, table, name, whole)
+        return digests(connection, table, name)
 
     def _create(self, table: Table) -> DeltaTable:
         """The empty table, made once: a second creation changes the metadata under the writes that are under way.
 
         On an object store there is nothing to lock; there, make the first write of a table alone.
         """
-        local = "://" not in self.root
-        if local:
+        if self.is_local:
             Path(self.root).mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{self.root}/create.lock") if local else nullcontext():
+        with FileLock(f"{self.root}/create.lock") if self.is_local else nullcontext():
             return self.open(table) or DeltaTable.create(
                 self.uri(table),
                 table.arrow,
@@ -348,33 +377,3 @@ def _writer(table: Table) -> WriterProperties:
         default_column_properties=ColumnProperties(dictionary_enabled=False),
         column_properties={name: ColumnProperties(dictionary_enabled=True) for name in repeating},
     )
-
-
-def _counted(table: Table, opened: DeltaTable) -> dict[Partition, int]:
-    """Partition -> number of rows."""
-    counted: dict[Partition, int] = {}
-    for action in pa.table(opened.get_add_actions(flatten=True)).to_pylist():
-        key = tuple(action[f"partition.{name}"] for name in table.partitions)
-        counted[key] = counted.get(key, 0) + action["num_records"]
-    return counted
-
-
-def _digests(connection: duckdb.DuckDBPyConnection, table: Table, source: str) -> dict[Partition, tuple[int, str]]:
-    """Rows and content digest of each partition in `source`; the digest does not depend on row order."""
-    columns = ", ".join(identifier(name) for name in table.column_names if name not in table.partitions)
-    keys = ", ".join(identifier(name) for name in table.partitions)
-    found = connection.execute(
-        f"SELECT {keys + ', ' if keys else ''} count(*), sum(mark::HUGEINT)::VARCHAR, bit_xor(mark)::VARCHAR "
-        f"FROM (SELECT {keys + ', ' if keys else ''} hash({columns}) AS mark FROM {identifier(source)}) "
-        f"{'GROUP BY ' + keys if keys else ''}"
-    ).fetchall()
-    width = len(table.partitions)
-    return {
-        tuple(row[:width]): (row[width], _short(f"{row[width]}:{row[width + 1]}:{row[width + 2]}")) for row in found
-    }
-
-
-def _short(text: str) -> str:
-    import hashlib
-
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

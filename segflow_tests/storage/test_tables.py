@@ -62,14 +62,17 @@ def test_writing_the_same_again_commits_nothing(connection: Connection, storage:
 
 
 def test_a_partition_with_another_number_of_rows_need_not_be_read_to_be_known_as_changed(
-    connection: Connection, storage: Storage, tmp_path: Path
+    connection: Connection, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def read(*_: object) -> None:
+        raise AssertionError("read")
+
     storage.write(connection, VISITS, visits(1), [(day(1),)])
-    (file,) = tmp_path.rglob("*.parquet")
-    file.unlink()
-    with pytest.raises(duckdb.IOException):
-        storage.write(connection, VISITS, visits(1, number=1), [(day(1),)])
-    assert storage.write(connection, VISITS, visits(1, number=1, users=2), [(day(1),)]).replaced == [(day(1),)]
+    with monkeypatch.context() as patch:
+        patch.setattr("segflow.storage.tables.files_view", read)
+        with pytest.raises(AssertionError, match="read"):
+            storage.write(connection, VISITS, visits(1, number=1), [(day(1),)])
+        assert storage.write(connection, VISITS, visits(1, number=1, users=2), [(day(1),)]).replaced == [(day(1),)]
     assert numbers(connection, storage) == {day(1): [1, 1]}
 
 
@@ -218,6 +221,34 @@ def test_rows_that_build_on_the_table_itself_are_refused_once_another_write_came
     other = storage.stage(connection, VISITS, visits(2), [(day(2),)])
     storage.commit(connection, VISITS, other, [(day(2),)], version=storage.pin(VISITS))
     assert storage.partitions(VISITS) == [(day(1),), (day(2),)]
+
+
+@pytest.mark.parametrize("there", ["the partition", "another partition", "nothing"])
+@pytest.mark.parametrize("over", [False, True])
+def test_who_writes_a_partition_behind_another_is_asked_again(
+    connection: Connection, storage: Storage, there: str, over: bool
+) -> None:
+    """Two runs write one partition at once: one comes first. Of a run that was given up meanwhile, nothing is written."""
+    if there != "nothing":
+        storage.write(connection, VISITS, visits(1 if there == "the partition" else 2), [(day(1),), (day(2),)])
+    asked = []
+
+    def allowed() -> None:
+        asked.append(1)
+        if len(asked) == 1:
+            with connect(ComputeConfig(spill=f"{storage.root}/spill", threads=1)) as other:
+                storage.write(other, VISITS, visits(1, number=5, users=4), [(day(1),)])
+        elif over:
+            raise RuntimeError("over")
+
+    staged = storage.stage(connection, VISITS, visits(1, number=9), [(day(1),)])
+    if over:
+        with pytest.raises(RuntimeError, match="over"):
+            storage.commit(connection, VISITS, staged, [(day(1),)], allowed=allowed)
+    else:
+        storage.commit(connection, VISITS, staged, [(day(1),)], allowed=allowed)
+    assert len(asked) == 2
+    assert numbers(connection, storage)[day(1)] == ([5] * 4 if over else [9] * 3)
 
 
 def test_two_partition_columns(connection: Connection, storage: Storage) -> None:

@@ -76,7 +76,9 @@ def raw_events(step: Step) -> None:
     """Read from the files that hold rows of the days."""
     step.view(tables.SOURCE_FILES)
     for part, only in arrivals.reading_plan(step.connection, step.config, *step.days):
-        step.previous(tables.RAW_EVENTS, arrivals.STORED, part)
+        # Looked into only if need be: a day whose own file is damaged can be made again from its sources.
+        if arrivals.gone(step.connection, step.config, *part):
+            step.previous(tables.RAW_EVENTS, arrivals.STORED, part)
         with source.reading(step.config.source.events.path):
             staged = step.stage(tables.RAW_EVENTS, arrivals.raw_query(step.connection, step.config, *part, only), part)
         step.commit(tables.RAW_EVENTS, staged, part)

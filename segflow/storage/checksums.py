@@ -1,0 +1,109 @@
+"""Checksums of data files on local disk, so that what is read is what was written.
+
+Lives here: recording and comparing them. Does not live here: which files a table consists of (``tables``).
+
+Delta's writer puts no checksums into Parquet pages, and DuckDB's reader looks for none: of single flipped bits, three in five
+were read as another value without a word. Each data file therefore has its CRC-32 and size beside it, in the folder
+`_checksums` of its table, which Delta takes for hidden. That finds accidents, such as rotten disks, cut copies and files put in
+place of others; whoever changes a file on purpose can change its checksum too. Object stores keep checksums of their own.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+FOLDER = "_checksums"
+_BLOCK = 1 << 20
+_SUM = re.compile(r"[0-9a-f]{8} \d+\n")
+_Stamp = tuple[int, int, int]
+_sound: dict[Path, _Stamp] = {}
+"""Files that this process has compared, as they were: data files never change, so once is enough."""
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A data file that is not what was written, and in which way."""
+
+    file: Path
+    says: str
+
+
+def record(table: Path, files: Iterable[Path]) -> int:
+    """Keep the checksums of those data files of a table that have none yet; how many.
+
+    The caller vouches for their content: it has just written it or has compared it.
+    """
+    missing = [one for one in files if not _beside(table, one).is_file()]
+    if missing:
+        (table / FOLDER).mkdir(exist_ok=True)
+    for one in missing:
+        kept = _beside(table, one)
+        new = kept.with_name(f"{kept.name}.{os.getpid()}")
+        new.write_text(_sum(one), encoding="ascii")
+        new.replace(kept)
+    return len(missing)
+
+
+def damages(table: Path, files: Iterable[Path], again: bool = False) -> list[Damage]:
+    """Those files of a table that are not as they were written. A file without a checksum counts as sound.
+
+    again: compare also what this process has compared before.
+    """
+    found = ((one, _damage(table, one, again)) for one in files)
+    return [Damage(file, says) for file, says in found if says]
+
+
+def without(table: Path, files: Iterable[Path]) -> list[Path]:
+    """Those files that no checksum was kept of: of an older version of segflow, or of a process killed behind its commit."""
+    return [one for one in files if not _beside(table, one).is_file()]
+
+
+def forget(table: Path, files: Iterable[Path]) -> None:
+    """Remove all checksums but those of `files`."""
+    kept = {_beside(table, one) for one in files}
+    for one in (table / FOLDER).glob("*"):
+        if one not in kept:
+            one.unlink(missing_ok=True)
+
+
+def _damage(table: Path, file: Path, again: bool) -> str:
+    """What is wrong with a file; empty if nothing is."""
+    try:
+        stamp = _stamp(file)
+        if not again and _sound.get(file) == stamp:
+            return ""
+        kept = _beside(table, file).read_text(encoding="ascii", errors="replace")
+        if not _SUM.fullmatch(kept):
+            return f"its checksum {_beside(table, file)} is unreadable"
+        if (now := _sum(file)) != kept:
+            size, was = int(now.split()[1]), int(kept.split()[1])
+            return "its content is not what was written" if size == was else f"has {size:,} bytes, {was:,} were written"
+    except FileNotFoundError:
+        return "" if file.is_file() else "is gone"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    _sound[file] = stamp
+    return ""
+
+
+def _beside(table: Path, file: Path) -> Path:
+    # Names of data files are unique: Delta's writer puts a UUID into each.
+    return table / FOLDER / f"{file.name}.crc32"
+
+
+def _sum(file: Path) -> str:
+    checksum = size = 0
+    with file.open("rb") as opened:
+        while block := opened.read(_BLOCK):
+            checksum, size = zlib.crc32(block, checksum), size + len(block)
+    return f"{checksum:08x} {size}\n"
+
+
+def _stamp(file: Path) -> _Stamp:
+    found = file.stat()
+    return found.st_ino, found.st_mtime_ns, found.st_size

@@ -118,6 +118,7 @@ def _absolute(config: Config, folder: Path) -> Config:
         update={
             "source": source.model_copy(
                 update={
+                    "suppressed": _local(source.suppressed, folder),
                     "events": place(fix(source.events, "path")),
                     "items": place(fix(source.items, "path")),
                     "users": fix(source.users, "path"),

@@ -36,8 +36,9 @@ def erase(
 
     Their rows leave every table and every older version of it, their ids the pages, MLflow's and Dagster's records. Then all is
     searched again; exit code 1 if anything is left. A line without ids is kept in `storage.erasures`. Source files are yours and
-    stay as they are: those that still hold them are named, and what is read from them again brings them back. Models that
-    learned from them stay until they are made again; their weeks are named. Refused while a run is under way.
+    stay as they are: those that still hold them are named, and their rows are passed over from now on, by a list of digests in
+    `source.suppressed`. Models that learned from them stay until they are made again; their weeks are named. Ids are those of the
+    source, also where tables hold pseudonyms. Refused while a run is under way.
     """
     config = settle(ctx.obj)
     from segflow.erasure import erase as make
@@ -93,8 +94,9 @@ def _found(found: Found) -> list[str]:
         lines.append(
             f"{found.common} ids are too common to be told in texts: tables are searched for them, and no page or log"
         )
+    passed = ", and its rows of them are passed over" if found.suppresses else ""
     for file, rows in found.sources.items():
-        lines.append(f"source file that holds them, and is left as it is: {file} ({rows:,} rows)")
+        lines.append(f"source file that holds them, and is left as it is{passed}: {file} ({rows:,} rows)")
     if found.unread:
         lines.append(f"source files were not searched: {found.unread}")
     if found.weeks:
@@ -119,8 +121,12 @@ def _done(done: Erased) -> list[str]:
     )
     if done.found.common:
         lines.append(f"pages and logs were not searched for {done.found.common} of {len(done.found.users)} ids")
-    if done.found.sources:
+    if done.found.sources and not done.found.suppresses:
         lines.append(f"{len(done.found.sources):,} source files still hold them: what is read again brings them back")
+    if done.found.suppresses:
+        lines.append(
+            "rows of them that come again in a source are passed over: digests of their ids are in `source.suppressed`"
+        )
     return lines
 
 

@@ -36,6 +36,7 @@ from segflow.config.source import (
     ImputeConfig,
     Input,
     ItemSource,
+    PseudonymConfig,
     SessionConfig,
     SourceConfig,
     UserSource,
@@ -167,4 +168,9 @@ class Config(Section):
     def _agreeing(self) -> Config:
         if "adapted" in self.users.views and self.text.adaptation.method == "none":
             raise ValueError("users.views: 'adapted' needs a language model that learns; set text.adaptation.method")
+        if self.source.pseudonyms.enabled and self.cleaning.bots.user_pattern is not None:
+            raise ValueError(
+                "cleaning.bots.user_pattern: never fits with source.pseudonyms, whose ids are hashed before; leave such users "
+                "out by source.events.sql"
+            )
         return self

@@ -120,6 +120,20 @@ class EdgeSource(Input):
     mutual: bool = Field(False, description="whether a tie holds in both directions")
 
 
+class PseudonymConfig(Section):
+    """User ids replaced by keyed hashes where rows are read, so that no table, page, log or record holds an id of the source."""
+
+    enabled: bool = Field(False, description="hash user ids; another key, or none, makes other users of everybody")
+    key_variable: str = Field(
+        "SEGFLOW_USER_KEY",
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        description="environment variable that holds the secret key, at least 16 characters",
+    )
+    also: list[Literal["event_id", "session_id"]] = Field(
+        default_factory=list, description="other fields to hash, where the source makes them of user ids"
+    )
+
+
 class SourceConfig(Section):
     """What is read."""
 
@@ -130,6 +144,28 @@ class SourceConfig(Section):
     inputs: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Input] = Field(
         default_factory=dict, description="more files that the `sql` statements read, each as a view of this name"
     )
+    pseudonyms: PseudonymConfig = PseudonymConfig()
+    suppressed: str | None = Field(
+        "data/suppressed.jsonl",
+        exclude=True,
+        description="list, without ids, of the users whom `segflow erase` erased and whose rows are not read again; null: none",
+    )
+
+    @model_validator(mode="after")
+    def _hidden(self) -> SourceConfig:
+        if self.pseudonyms.enabled:
+            users = _several(self.events.columns.get("user_id", []))
+            for field in ("item_id", "event_type", "text", "ts", "value", "quantity"):
+                for column in users & _several(self.events.columns.get(field, [])):
+                    raise ValueError(
+                        f"pseudonyms: the column '{column}' is the user and is mapped to events.columns.{field} too, where it "
+                        "would stay as it is; map another column"
+                    )
+        return self
+
+
+def _several(mapped: str | list[str]) -> set[str]:
+    return {mapped} if isinstance(mapped, str) else set(mapped)
 
 
 class CalendarConfig(Section):

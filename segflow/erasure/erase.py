@@ -16,8 +16,9 @@ import duckdb
 from segflow import tables
 from segflow.config import Config
 from segflow.erasure import audit, files, pages, sources
-from segflow.erasure.needles import Needles
+from segflow.erasure.needles import Needles, is_common
 from segflow.errors import UserError
+from segflow.events.user_ids import UserIds
 from segflow.segments.privacy import Key, hashed, key_from
 from segflow.storage import Storage, connect, erasing
 from segflow.storage.partitions import Partition
@@ -32,11 +33,12 @@ _WEEK = timedelta(days=7)
 
 @dataclass(frozen=True)
 class Found:
-    """What there is of the users.
+    """What there is of the users, who are named as the source names them.
 
     rows: table -> partition -> rows; files: others that name them, older versions of tables among them; sources: source file ->
     rows; unread: why the sources were not searched; unknown: ids that no table holds; common: how many ids no text can be
-    searched for; weeks: snapshots whose models learned from them; elsewhere: records that were not searched.
+    searched for; weeks: snapshots whose models learned from them; elsewhere: records that were not searched; suppresses: whether
+    their rows are not read again.
     """
 
     users: tuple[str, ...]
@@ -49,6 +51,7 @@ class Found:
     common: int
     weeks: list[date]
     elsewhere: list[str]
+    suppresses: bool
 
     @property
     def totals(self) -> dict[str, int]:
@@ -61,6 +64,7 @@ class Found:
             "rows": self.totals,
             "files": self.files,
             "source_files": self.sources,
+            "source_files_are_read_without_them": self.suppresses,
             "sources_not_searched": self.unread,
             "unknown_users": self.unknown,
             "users_not_searched_in_texts": self.common,
@@ -72,13 +76,17 @@ class Found:
 
 @dataclass(frozen=True)
 class Erased:
-    """What was done. mended: files that were changed or removed; left: files that still name somebody; disturbed: a run began."""
+    """What was done. mended: files that were changed or removed; left: files that still name somebody; disturbed: a run began.
+
+    suppressed: users who were not on the list of those that are not read.
+    """
 
     found: Found
     searched: int
     mended: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
     disturbed: bool = False
+    suppressed: int = 0
 
     @property
     def outcome(self) -> str:
@@ -92,6 +100,7 @@ class Erased:
             **self.found.facts(),
             "files_searched": self.searched,
             "files_mended": self.mended,
+            "users_newly_suppressed": self.suppressed,
             "left": self.left,
         }
 
@@ -99,7 +108,7 @@ class Erased:
 def look(config: Config, users: Sequence[str], watcher: Watcher) -> Found:
     """Everything that is there of the users; changes nothing.
 
-    Raises UserError while a run is under way, and when there is nothing of any of them.
+    users: ids as the source has them. Raises UserError while a run is under way, and when there is nothing of any of them.
     """
     from segflow.defs.records import places, under_way
 
@@ -107,8 +116,9 @@ def look(config: Config, users: Sequence[str], watcher: Watcher) -> Found:
         raise UserError(
             f"{', '.join(busy)} is under way and may write; wait for the end, or cancel it, then call again"
         )
-    storage, needles = Storage(config.storage.root, config.storage.options), _needles(config, users)
-    with _engine(config, users, needles) as connection:
+    stored = UserIds.of(config.source).stored(users)
+    storage, needles = Storage(config.storage.root, config.storage.options), _needles(config, users, stored)
+    with _engine(config, stored, needles) as connection:
         known = {user for table in _of_users() for user in erasing.known(storage, connection, table)}
         rows = {}
         for table in tables.ALL.values():
@@ -118,7 +128,8 @@ def look(config: Config, users: Sequence[str], watcher: Watcher) -> Found:
         searched, named = _search(config, storage, connection, needles)
         watcher.say(f"{searched:,} files searched, {len(named):,} name somebody")
         held, unread = sources.looked_into(connection, config)
-    if not rows and not named:
+    suppresses = config.source.suppressed is not None
+    if not rows and not named and not (held and suppresses):
         told = f"; source files that hold them: {', '.join(held)}" if held else ""
         raise UserError(f"nothing is known of {'this user' if len(users) == 1 else 'these users'}; check the id{told}")
     _, elsewhere = places()
@@ -131,15 +142,16 @@ def look(config: Config, users: Sequence[str], watcher: Watcher) -> Found:
         searched=searched,
         sources=held,
         unread=unread,
-        unknown=len(set(users) - known),
+        unknown=len(set(stored) - known),
         common=len(needles.common),
         weeks=_learned(config, storage, rows),
         elsewhere=elsewhere,
+        suppresses=suppresses,
     )
 
 
 def erase(config: Config, found: Found, watcher: Watcher) -> Erased:
-    """Erase what was found, search again, and append a line to `storage.erasures`.
+    """List the users as suppressed, erase what was found, search again, and append a line to `storage.erasures`.
 
     Can be called again after it was interrupted: what is left is found again. Raises UserError while a run is under way.
     """
@@ -150,9 +162,12 @@ def erase(config: Config, found: Found, watcher: Watcher) -> Erased:
             f"{', '.join(busy)} is under way and may write; wait for the end, or cancel it, then call again"
         )
     before = latest_run()
-    storage, needles = Storage(config.storage.root, config.storage.options), _needles(config, found.users)
+    ids = UserIds.of(config.source)
+    # First of all, so that no run that begins meanwhile reads them again.
+    suppressed, stored = ids.suppress(found.users), ids.stored(found.users)
+    storage, needles = Storage(config.storage.root, config.storage.options), _needles(config, found.users, stored)
     mended = list(_leftovers(config))
-    with _engine(config, found.users, needles) as connection:
+    with _engine(config, stored, needles) as connection:
         # The rows that tell which pages of days to make anew go last.
         for name in sorted(found.rows, key=lambda one: one == tables.QUARANTINED_EVENTS.name):
             partitions = found.rows[name]
@@ -169,7 +184,8 @@ def erase(config: Config, found: Found, watcher: Watcher) -> Erased:
         others = [Path(name) for name in found.files if not name.startswith(known)]
         mended += [file for file in others if file.exists() and files.mend(file, needles)]
         searched, left = _search(config, storage, connection, needles)
-    done = Erased(found, searched, sorted({str(one) for one in mended}), left, latest_run() != before)
+    disturbed = latest_run() != before
+    done = Erased(found, searched, sorted({str(one) for one in mended}), left, disturbed, suppressed)
     audit.record(Path(config.storage.erasures), found.users, _for_the_record(done, needles))
     return done
 
@@ -183,6 +199,7 @@ def _for_the_record(done: Erased, needles: Needles) -> dict[str, Any]:
         "files_mended": len(done.mended),
         "files_searched": done.searched,
         "left": [needles.redacted(name) for name in done.left],
+        "users_newly_suppressed": done.suppressed,
         "source_files_that_hold_them": [needles.redacted(name) for name in done.found.sources],
         "weeks_that_learned_from_them": [str(week) for week in done.found.weeks],
     }
@@ -192,11 +209,15 @@ def _of_users() -> list[tables.Table]:
     return [table for table in tables.ALL.values() if table.user_columns]
 
 
-def _needles(config: Config, users: Sequence[str]) -> Needles:
-    """The ids, and the hashes by which profiles show exemplars, with the key that is set now and without one."""
+def _needles(config: Config, users: Sequence[str], stored: Sequence[str]) -> Needles:
+    """The ids, and the hashes by which profiles show exemplars, with the key that is set now and without one.
+
+    stored: the ids as tables hold them. Where these are pseudonyms, nothing should hold an id of the source; still it is sought.
+    """
     salt = config.segments.profiles.salt
     keys: set[Key] = {key_from(os.environ, salt, config.seed), key_from({}, salt, config.seed)}
-    return Needles(users, [hashed(user, key) for user in users for key in keys])
+    raw = [user for user in users if user not in stored and not is_common(user)]
+    return Needles([*stored, *raw], [hashed(user, key) for user in stored for key in keys])
 
 
 @contextmanager

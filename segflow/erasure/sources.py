@@ -1,4 +1,4 @@
-"""Which source files hold rows of the users: they are the user's own and are left as they are, but what is read comes again."""
+"""Which source files hold rows of the users: they are the user's own and are left as they are."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _ERASED = f"(SELECT user_id FROM {USERS})"
 
 
 def holding(connection: duckdb.DuckDBPyConnection, config: Config) -> dict[str, int]:
-    """Source file, or the source's address for attributes and ties -> rows of the users. Reads the whole log.
+    """Source file, or the source's address for attributes and ties -> rows of the users, suppressed or not. Reads the whole log.
 
     Raises UserError when a source cannot be read.
     """
-    source = config.source
+    source = config.source.model_copy(update={"suppressed": None})
     found: dict[str, int] = {}
     with reading(source.events.path):
         rows = mapped_events(connection, source, None, ())
@@ -28,8 +28,8 @@ def holding(connection: duckdb.DuckDBPyConnection, config: Config) -> dict[str, 
         ).fetchall()
     found.update(dict(counted))
     for part, query, where in (
-        (source.users, users_query(connection, source.users), f"user_id IN {_ERASED}"),
-        (source.edges, user_edges_query(connection, source.edges), f"user_id IN {_ERASED} OR other_id IN {_ERASED}"),
+        (source.users, users_query(connection, source), f"user_id IN {_ERASED}"),
+        (source.edges, user_edges_query(connection, source), f"user_id IN {_ERASED} OR other_id IN {_ERASED}"),
     ):
         if part is not None:
             with reading(part.path):

@@ -21,6 +21,7 @@ from segflow.events import parquet
 from segflow.events.days import Days, spans
 from segflow.events.mapping import mapped_events, with_day
 from segflow.events.source import SourceFile, drift, files, fingerprint
+from segflow.events.user_ids import UserIds
 from segflow.sql import literal, load, render
 from segflow.tables import RAW_EVENTS
 
@@ -34,9 +35,12 @@ _STRAGGLERS = "stragglers"
 def files_query(connection: duckdb.DuckDBPyConnection, config: Config, version: str) -> str:
     """The query of the `source_files` table as it should be now. Reads the view KNOWN.
 
-    version: digest of the code and settings that map rows; files that were mapped by another are read again.
+    version: digest of the code and settings that map rows; files that were mapped by another are read again, and so are those
+        whose user ids were hashed with another key.
     """
     source = config.source
+    if key := UserIds.of(source).fingerprint:
+        version = hashlib.sha256(f"{version}:{key}".encode()).hexdigest()[:16]
     joined = source.events.sql is not None
     if joined:
         # A statement may join any of its files, so a change in one may change rows of another.
@@ -59,6 +63,21 @@ def files_query(connection: duckdb.DuckDBPyConnection, config: Config, version: 
     connection.execute(f"CREATE OR REPLACE TEMP VIEW kept_files AS SELECT * FROM {KNOWN} WHERE {kept}")
     connection.execute(f"CREATE OR REPLACE TEMP VIEW mapped_rows AS {rows}")
     return render("events/files.sql", version=version, first_day=config.calendar.start)
+
+
+def suppressed_rows(connection: duckdb.DuckDBPyConnection, config: Config) -> int:
+    """How many rows of the files that `files_query` just looked into are of suppressed users, and hence counted nowhere else."""
+    ids = UserIds.of(config.source)
+    looked_into = {name for (name,) in connection.execute("SELECT file FROM changed_files").fetchall()}
+    if not ids.digests or not looked_into:
+        return 0
+    everybody = config.source.model_copy(update={"suppressed": None})
+    only = None if config.source.events.sql is not None else looked_into
+    rows = mapped_events(connection, everybody, only, required(config))
+    ids.prepare(connection)
+    counted = connection.execute(f"SELECT count(*) FROM ({rows}) WHERE NOT {ids.is_kept('user_id')}").fetchone()
+    assert counted is not None
+    return int(counted[0])
 
 
 def raw_query(

@@ -7,11 +7,12 @@ from string import Formatter
 
 import duckdb
 
-from segflow.config import EdgeSource, EventSource, ItemSource, SourceConfig, TextConfig, UserSource
+from segflow.config import EventSource, ItemSource, SourceConfig, TextConfig
 from segflow.errors import UserError
 from segflow.events.mapping import ITEMS_VIEW, check_columns, items_input, prepare, register_inputs
 from segflow.events.source import columns as columns_of
 from segflow.events.source import register, text_of
+from segflow.events.user_ids import UserIds
 from segflow.sql import literal, render
 
 USERS_VIEW = "source_users"
@@ -82,30 +83,35 @@ def _cleaned(words: str, text: TextConfig) -> str:
     return f"NULLIF(trim(regexp_replace({clean}, ' +', ' ', 'g')), '')"
 
 
-def users_query(connection: duckdb.DuckDBPyConnection, source: UserSource | None) -> str:
+def users_query(connection: duckdb.DuckDBPyConnection, whole: SourceConfig) -> str:
     """The query of the `users` table: one row per user and attribute; no rows when no attributes are configured."""
+    source = whole.users
     if source is None or not source.attributes:
         return "SELECT NULL::VARCHAR AS user_id, NULL::VARCHAR AS attribute, NULL::VARCHAR AS value LIMIT 0"
     register(connection, USERS_VIEW, source)
     present = columns_of(connection, USERS_VIEW)
     check_columns("source.users", {"user_id": source.user_id, "attributes": source.attributes}, present, source.path)
+    ids = UserIds.of(whole)
+    ids.prepare(connection)
     parts = (
-        f"SELECT {_trimmed(source.user_id, present)} AS user_id, {literal(name)} AS attribute, "
+        f"SELECT {ids.sql(_trimmed(source.user_id, present))} AS user_id, {literal(name)} AS attribute, "
         f"{_trimmed(name, present)} AS value FROM {USERS_VIEW}"
         for name in source.attributes
     )
+    rows = ids.kept(" UNION ALL ".join(parts), "user_id")
     return (
-        f"SELECT user_id, attribute, min(value) AS value FROM ({' UNION ALL '.join(parts)}) "
+        f"SELECT user_id, attribute, min(value) AS value FROM ({rows}) "
         "WHERE user_id IS NOT NULL AND value IS NOT NULL GROUP BY user_id, attribute"
     )
 
 
-def user_edges_query(connection: duckdb.DuckDBPyConnection, edges: EdgeSource | None) -> str:
+def user_edges_query(connection: duckdb.DuckDBPyConnection, source: SourceConfig) -> str:
     """The ties between users as user_id, other_id, weight (> 0); no rows when none are configured.
 
     A mutual tie stands in both directions. Nobody is tied to themselves; the weights of a tie that is named more than once
     are added; rows without a user or without a positive, finite weight are left out.
     """
+    edges = source.edges
     if edges is None:
         return "SELECT NULL::VARCHAR AS user_id, NULL::VARCHAR AS other_id, NULL::DOUBLE AS weight LIMIT 0"
     register(connection, EDGES_VIEW, edges)
@@ -115,8 +121,11 @@ def user_edges_query(connection: duckdb.DuckDBPyConnection, edges: EdgeSource | 
         named["weight"] = edges.weight
     check_columns("source.edges", named, present, edges.path)
     weight = "1.0" if edges.weight is None else f"TRY_CAST({_trimmed(edges.weight, present)} AS DOUBLE)"
-    user, other = _trimmed(edges.user_id, present), _trimmed(edges.other_id, present)
+    ids = UserIds.of(source)
+    ids.prepare(connection)
+    user, other = (ids.sql(_trimmed(one, present)) for one in (edges.user_id, edges.other_id))
     ties = f"SELECT {user} AS user_id, {other} AS other_id, CAST({weight} AS DOUBLE) AS weight FROM {EDGES_VIEW}"
+    ties = ids.kept(ties, "user_id", "other_id")
     if edges.mutual:
         ties = f"WITH tie AS ({ties}) FROM tie UNION ALL SELECT other_id, user_id, weight FROM tie"
     return (

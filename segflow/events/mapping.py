@@ -17,6 +17,7 @@ from segflow.errors import UserError
 from segflow.events.readers import OVERFLOW, Layout
 from segflow.events.source import Contents, contents, register, text_of
 from segflow.events.source import columns as columns_of
+from segflow.events.user_ids import UserIds
 from segflow.sql import identifier, literal, load
 
 EVENTS_VIEW = "source_events"
@@ -27,6 +28,7 @@ _TEXTS = ("event_id", "user_id", "item_id", "event_type", "session_id", "text")
 _REQUIRED = ("user_id", "ts", "event_type")
 _ZONED = r"([Zz]|:[0-9.]+[+-][0-9]{2}(:?[0-9]{2})?|\s[A-Za-z][A-Za-z0-9_/+-]*)$"
 INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
+_NOTHING = "NULL::VARCHAR"
 _UNIT_US = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}
 # Beyond the last bound of microseconds (the year 9892), infinite or not a number: no time, and no reason to fail the whole log.
 _LAST_US = 250_000_000_000_000_000
@@ -40,24 +42,25 @@ def mapped_events(
     only: Collection[str] | None = None,
     required: Collection[str] = _REQUIRED,
 ) -> str:
-    """The query that yields the source rows in the event schema, without the partition day.
+    """The query that yields the source rows in the event schema, without the partition day and without suppressed users.
 
     only: names of the event files to read; all without it. required: event fields whose column every file must have.
 
     Registers the views that a statement of the source reads. Raises UserError naming the setting when a mapped column does
     not exist, and naming the file when it lacks a required one.
     """
-    events = source.events
+    events, ids = source.events, UserIds.of(source)
+    ids.prepare(connection)
     if events.sql is not None:
-        return _prepared(connection, source, only)
+        return ids.kept(_prepared(connection, source, ids, only), "user_id")
     found = mapped_layouts(connection, source, only, required)
     # Without rows the query still needs columns.
     layouts = found or mapped_layouts(connection, source, None, ())[:1]
     queries = []
     for layout in layouts:
         types = {**dict.fromkeys(layout.late, "VARCHAR"), **layout.columns}
-        queries.append(_query(f"({layout.rows})", types, events.columns, events, layout.overflow))
-    query = " UNION ALL ".join(queries)
+        queries.append(_query(f"({layout.rows})", types, events.columns, events, ids, layout.overflow))
+    query = ids.kept(" UNION ALL ".join(queries), "user_id")
     return query if found else f"SELECT * FROM ({query}) WHERE false"
 
 
@@ -146,7 +149,9 @@ def day_of(calendar: CalendarConfig, undated: str | None = None) -> str:
     return f"CASE WHEN {day} >= {start} AND {day} < {end} THEN {day} ELSE {undated or start} END"
 
 
-def _prepared(connection: duckdb.DuckDBPyConnection, source: SourceConfig, only: Collection[str] | None) -> str:
+def _prepared(
+    connection: duckdb.DuckDBPyConnection, source: SourceConfig, ids: UserIds, only: Collection[str] | None
+) -> str:
     """The rows of the source's own statement, mapped by the names of its columns."""
     events = source.events
     assert events.sql is not None
@@ -159,24 +164,31 @@ def _prepared(connection: duckdb.DuckDBPyConnection, source: SourceConfig, only:
     required = ("user_id", "ts", "source_file", "source_row")
     check_columns("source.events.sql", {name: name for name in required}, types, events.sql)
     return _query(
-        "prepared_events", types, {name: name for name in (*_TEXTS, *_NUMBERS, "ts") if name in types}, events
+        "prepared_events", types, {name: name for name in (*_TEXTS, *_NUMBERS, "ts") if name in types}, events, ids
     )
 
 
-def _query(table: str, types: Mapping[str, str], mapping: Columns, source: EventSource, overflow: bool = False) -> str:
-    fields = expressions(types, mapping, source, overflow)
+def _query(
+    table: str,
+    types: Mapping[str, str],
+    mapping: Columns,
+    source: EventSource,
+    ids: UserIds,
+    overflow: bool = False,
+) -> str:
+    fields = expressions(types, mapping, source, ids, overflow)
     selected = ", ".join(f"{expression} AS {name}" for name, expression in fields.items())
     return f"SELECT {selected}, source_file, source_row FROM {table}"
 
 
 def expressions(
-    types: Mapping[str, str], mapping: Columns, source: EventSource, overflow: bool = False
+    types: Mapping[str, str], mapping: Columns, source: EventSource, ids: UserIds, overflow: bool = False
 ) -> dict[str, str]:
     """Field -> what it is of the columns of a table, in SQL. Optional columns that `types` lacks are missing values.
 
     types: column name -> DuckDB type. overflow: whether the table has `source_overflow`.
     """
-    fields = {name: _text(mapping.get(name), types) for name in _TEXTS}
+    fields = {name: _identity(name, mapping, types, ids) for name in _TEXTS}
     fields["event_type"] = _event_type(fields["event_type"], "event_type" in mapping, source)
     failures = [f"'row=fields beyond the header: ' || {OVERFLOW}"] if overflow else []
     for name in _NUMBERS:
@@ -185,6 +197,9 @@ def expressions(
         failures += [failure] if failure else []
     fields["ts"], failure = _moment(str(mapping["ts"]), types, source)
     failures += [failure] if failure else []
+    if ids.hashed:
+        # A row whose fields are out of place may have its user anywhere; file and row lead back to it.
+        failures = [f"split_part({one}, '=', 1) || '=(withheld)'" for one in failures]
     several = f"NULLIF(concat_ws('; ', {', '.join(failures)}), '')"
     fields["unparsed"] = several if len(failures) > 1 else failures[0] if failures else "NULL::VARCHAR"
     return {name: fields[name] for name in (*_TEXTS[:4], "ts", *_NUMBERS, *_TEXTS[4:], "unparsed")}
@@ -203,10 +218,32 @@ def _failure(field: str, original: str, cast: str) -> str:
     return f"CASE WHEN {original} IS NOT NULL AND {cast} IS NULL THEN '{field}=' || {original} END"
 
 
+def hides(name: str, mapping: Columns, ids: UserIds) -> bool:
+    """Whether the field `name` is hashed, or one of its columns is."""
+    users = set(_named([mapping.get("user_id", [])]))
+    return ids.hashed and (
+        name in ("user_id", *ids.pseudonyms.also) or not users.isdisjoint(_named([mapping.get(name, [])]))
+    )
+
+
+def _identity(name: str, mapping: Columns, types: Mapping[str, str], ids: UserIds) -> str:
+    """A field of text; its user ids are pseudonyms if they are to be."""
+    mapped = mapping.get(name)
+    text = _text(mapped, types)
+    if not hides(name, mapping, ids) or text == _NOTHING:
+        return text
+    if name in ("user_id", *ids.pseudonyms.also):
+        return ids.sql(text)
+    users = set(_named([mapping["user_id"]]))
+    parts = (_text(one, types) for one in _named([mapped or []]))
+    shown = [ids.sql(part) if one in users else part for one, part in zip(_named([mapped or []]), parts, strict=True)]
+    return "(" + " || '-' || ".join(shown) + ")"
+
+
 def _text(mapped: str | list[str] | None, types: Mapping[str, str]) -> str:
     """The trimmed text of a column, empty as NULL; several columns joined by '-'."""
     if mapped is None or (isinstance(mapped, str) and mapped not in types):
-        return "NULL::VARCHAR"
+        return _NOTHING
     if isinstance(mapped, list):
         return "(" + " || '-' || ".join(_text(one, types) for one in mapped) + ")"
     text = text_of(mapped, types[mapped])

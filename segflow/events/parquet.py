@@ -11,14 +11,16 @@ from collections.abc import Collection, Mapping, Sequence
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from segflow.config import Config
 from segflow.events import words
 from segflow.events.files import SourceFile, reading
-from segflow.events.mapping import INTEGERS, day_of, expressions, mapped_columns, mapped_layouts
+from segflow.events.mapping import INTEGERS, day_of, expressions, hides, mapped_columns, mapped_layouts
 from segflow.events.readers import Layout, kind_of
 from segflow.events.source import columns
+from segflow.events.user_ids import UserIds
 from segflow.sql import identifier
 from segflow.tables import RAW_EVENTS
 
@@ -38,20 +40,23 @@ def read(
     room: how many rows may be held. None when they are more, or not Parquet that Arrow reads just as DuckDB does: then the
     query of `mapped_events` is the way. For `required` and `undated` see there and at `with_day`.
     """
-    events = config.source.events
+    events, ids = config.source.events, UserIds.of(config.source)
     if events.sql is not None:
         return None
+    ids.prepare(connection)
     parts = []
     for layout in mapped_layouts(connection, config.source, only, required):
         raw = _held(connection, config, layout, room)
         if raw is None:
             return None
         room -= raw.num_rows
-        fields = expressions(layout.columns, events.columns, events)
+        fields = expressions(layout.columns, events.columns, events, ids)
         identity = events.columns.get("event_id")
-        if isinstance(identity, str) and layout.columns.get(identity) in INTEGERS:
-            fields["event_id"] = f"CAST({identifier(identity)} AS BIGINT)"
-        parts.append(_mapped(connection, raw, fields, _word_columns(config, layout), day_of(config.calendar, undated)))
+        whole = isinstance(identity, str) and layout.columns.get(identity) in INTEGERS
+        if whole and not hides("event_id", events.columns, ids):
+            fields["event_id"] = f"CAST({identifier(str(identity))} AS BIGINT)"
+        made = _mapped(connection, raw, fields, _word_columns(config, layout), day_of(config.calendar, undated))
+        parts.append(_without_suppressed(connection, made, ids))
     return parts
 
 
@@ -196,6 +201,21 @@ def _mapped(
         **{name: pa.nulls(raw.num_rows) for name in missing},
     }
     return coded(pa.table(found))
+
+
+def _without_suppressed(connection: duckdb.DuckDBPyConnection, rows: pa.Table, ids: UserIds) -> pa.Table:
+    """The rows of users who may be read. Each different user is looked up once."""
+    rule = ids.is_kept("word")
+    if not rule or not rows.num_rows:
+        return rows
+    own = words.coded(rows["user_id"])
+    connection.register("known_words", pa.table({"word": words.known(own)}))
+    # The engine may answer in any order.
+    kept = connection.sql(f"SELECT word FROM known_words WHERE {rule}").to_arrow_table()["word"]
+    connection.unregister("known_words")
+    known = np.append(pc.is_in(words.known(own), value_set=kept.combine_chunks()).to_numpy(zero_copy_only=False), True)
+    inside = known[words.codes(own)]
+    return rows if inside.all() else rows.filter(pa.array(inside))
 
 
 def _translated(

@@ -16,6 +16,7 @@ from segflow.events.catalogue import items_query, user_edges_query, users_query
 from segflow.events.files import SourceFile
 from segflow.events.mapping import mapped_events, with_day
 from segflow.events.source import Contents, contents, differences, files, foreign, reading
+from segflow.events.user_ids import UserIds
 from segflow.sql import literal
 
 _READ_WHOLE = 64_000_000
@@ -31,10 +32,10 @@ def preflight(config: Config, weeks: Sequence[date] = ()) -> list[str]:
 
     weeks: snapshot weeks that are to be run; each needs events in the week and in the test week after it.
 
-    Raises UserError for a file that is missing or unreadable, a mapped column that does not exist, and a log that is empty or
-    lies outside the calendar.
+    Raises UserError for a file that is missing or unreadable, a mapped column that does not exist, a log that is empty or lies
+    outside the calendar, and a key of pseudonyms that is not set.
     """
-    events = config.source.events
+    events, ids = config.source.events, UserIds.of(config.source)
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         found = files(events.path, events.format)
@@ -45,6 +46,10 @@ def preflight(config: Config, weeks: Sequence[date] = ()) -> list[str]:
             _check_weeks(connection, config, weeks)
         lines[1:1] = _catalogue(connection, config, counted=whole)
         lines += _odd_files(events, held)
+        if ids.hashed:
+            lines.append("user ids: hashed with a secret key as they are read")
+        if ids.digests:
+            lines.append(f"erased users whose rows are not read: {len(ids.digests):,}")
         return lines
 
 
@@ -164,13 +169,13 @@ def _catalogue(connection: duckdb.DuckDBPyConnection, config: Config, counted: b
         if items == 0:
             raise UserError(f"{path}: the catalogue has no item; correct source.items")
         lines = [f"items: {items:,}"]
-    users = users_query(connection, source.users)
+    users = users_query(connection, source)
     path = source.users.path if source.users else ""
     lines.append(
         f"users with static attributes: {_count(connection, f'SELECT count(DISTINCT user_id) FROM ({users})', path):,}"
     )
     if source.edges:
-        ties = user_edges_query(connection, source.edges)
+        ties = user_edges_query(connection, source)
         lines.append(f"ties between users: {_count(connection, f'SELECT count(*) FROM ({ties})', source.edges.path):,}")
     return lines
 

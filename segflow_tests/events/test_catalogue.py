@@ -176,22 +176,30 @@ def test_a_missing_catalogue_column_is_named(connection: duckdb.DuckDBPyConnecti
         catalogue.items_query(connection, SourceConfig(events=source("unused.csv"), items=wrong))
 
 
+def with_users(users: UserSource | None) -> SourceConfig:
+    return SourceConfig(events=source("unused.csv"), users=users)
+
+
 def test_users_are_one_row_per_attribute(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
     path = write(tmp_path / "users.csv", "id,age,it's,other", "1,30,yes,x", "2,,no,x", ",40,no,x", "1,30,yes,x")
     users = UserSource(path=str(path), user_id="id", attributes=["it's", "age"])
-    found = records(connection, f"SELECT * FROM ({catalogue.users_query(connection, users)}) ORDER BY ALL")
+    found = records(connection, f"SELECT * FROM ({catalogue.users_query(connection, with_users(users))}) ORDER BY ALL")
     assert [tuple(row.values()) for row in found] == [("1", "age", "30"), ("1", "it's", "yes"), ("2", "it's", "no")]
     with pytest.raises(UserError, match=r"users\.csv: source\.users\.attributes: no column 'agee'"):
-        catalogue.users_query(connection, users.model_copy(update={"attributes": ["agee"]}))
+        catalogue.users_query(connection, with_users(users.model_copy(update={"attributes": ["agee"]})))
 
 
 @pytest.mark.parametrize("users", [None, UserSource(path="unused.csv")])
 def test_without_attributes_there_are_no_users(connection: duckdb.DuckDBPyConnection, users: UserSource | None) -> None:
-    assert records(connection, catalogue.users_query(connection, users)) == []
+    assert records(connection, catalogue.users_query(connection, with_users(users))) == []
+
+
+def with_edges(edges: EdgeSource | None) -> SourceConfig:
+    return SourceConfig(events=source("unused.csv"), edges=edges)
 
 
 def edges(connection: duckdb.DuckDBPyConnection, settings: EdgeSource | None) -> list[tuple]:
-    query = catalogue.user_edges_query(connection, settings)
+    query = catalogue.user_edges_query(connection, with_edges(settings))
     return [tuple(row.values()) for row in records(connection, f"SELECT * FROM ({query}) ORDER BY ALL")]
 
 
@@ -226,7 +234,7 @@ def test_ties_name_users_as_events_do(connection: duckdb.DuckDBPyConnection, tmp
     connection.execute(f"COPY (SELECT 1.0::DOUBLE AS user_id, 2 AS other_id) TO '{tmp_path}/1.parquet'")
     assert edges(connection, EdgeSource(path=str(tmp_path))) == [("1", "2", 1.0)]
     assert edges(connection, None) == []
-    described = connection.execute(f"DESCRIBE {catalogue.user_edges_query(connection, None)}").fetchall()
+    described = connection.execute(f"DESCRIBE {catalogue.user_edges_query(connection, with_edges(None))}").fetchall()
     assert [(row[0], row[1]) for row in described] == [
         ("user_id", "VARCHAR"),
         ("other_id", "VARCHAR"),

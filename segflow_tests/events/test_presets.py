@@ -85,7 +85,7 @@ def test_the_account_of_the_year_is_exact(
 def test_attributes_of_households(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
     config = preset(tmp_path, "complete_journey_types")
     assert config.source.users is not None
-    rows = connection.execute(catalogue.users_query(connection, config.source.users)).fetchall()
+    rows = connection.execute(catalogue.users_query(connection, config.source)).fetchall()
     demographics = data("demographics")
     assert len(rows) == demographics[config.source.users.attributes].notna().sum().sum()
     assert {row[0] for row in rows} == set(demographics["household_id"].astype(str))

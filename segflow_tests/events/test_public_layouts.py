@@ -69,7 +69,7 @@ def test_items_have_titles_and_categories(
 def test_attributes_of_users(connection: duckdb.DuckDBPyConnection, tmp_path: Path, sample: Sample) -> None:
     config = load(sample.write(tmp_path) / "segflow.yaml")
     found: dict[str, dict[str, str]] = {}
-    for row in records(connection, catalogue.users_query(connection, config.source.users)):
+    for row in records(connection, catalogue.users_query(connection, config.source)):
         found.setdefault(row["user_id"], {})[row["attribute"]] = row["value"]
     assert found == sample.users
 

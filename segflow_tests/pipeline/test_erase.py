@@ -7,6 +7,7 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
+import dagster as dg
 import pandas as pd
 import pyarrow.parquet as parquet
 import pytest
@@ -155,9 +156,11 @@ def test_odd_ids_and_what_is_up_to_date_after_an_erasure(days: tuple[Project, pd
         assert after[name] == held, name
     assert {"person2", "person-2", "71"} <= set(after["events"])
     assert files_with(project.folder / "data", b"x' OR") == []
-    again = project.segflow("erase", "--user", "person", "--yes")
-    assert again.returncode == 1
-    assert "nothing is known of this user; check the id; source files that hold them: events.csv" in again.stderr
+    # In no table any more, but the source goes on holding them.
+    again = project.segflow("erase", "--user", "person", "--yes", "--json")
+    assert again.returncode == 0, again.stderr
+    told = json.loads(again.stdout)
+    assert (told["rows"], told["users_newly_suppressed"], list(told["source_files"])) == ({}, 0, ["events.csv"])
 
     # What was recorded holds: nothing is out of date, so nothing brings them back.
     asked = ("backfill", f"{FIRST}..{LAST}", "--assets", "days", "--json")
@@ -167,9 +170,23 @@ def test_odd_ids_and_what_is_up_to_date_after_an_erasure(days: tuple[Project, pd
     assert len(plan) >= 5
     assert not any(plan.values())
     assert rows_by_user(project) == after
-    # Once the source is rid of them too, all can be made anew from it.
-    rows[~rows["user"].isin(gone)].to_csv(project.folder / "events.csv", index=False)
+    # Nor does anything else: the source still has them when its days are read again, here since a row was added.
+    source = project.folder / "events.csv"
+    last = rows[~rows["user"].isin(gone)].tail(1)
+    pd.concat([rows, last.assign(price="77.5")]).to_csv(source, index=False)
     filled = project.segflow("backfill", f"{FIRST}..{LAST}", "--assets", "source_files,days", "--json")
     assert filled.returncode == 0, filled.stderr
-    assert [one["partitions"] for one in json.loads(filled.stdout)["plan"] if one["asset"] == "source_files"] == [[""]]
-    assert rows_by_user(project) == after
+    plan = {one["asset"]: one["partitions"] for one in json.loads(filled.stdout)["plan"]}
+    assert plan["source_files"] == [[""]]
+    after["events"][last["user"].iloc[0]] += 1
+    after["raw_events"][last["user"].iloc[0]] += 1
+    found = rows_by_user(project)
+    assert {name: found[name] for name in ("raw_events", "events", "quarantined_events")} == {
+        name: after[name] for name in ("raw_events", "events", "quarantined_events")
+    }
+    assert files_with(project.folder / "data", b"x' OR") == []
+    with open_instance(project) as instance:
+        (made,) = instance.fetch_materializations(dg.AssetKey("source_files"), limit=1).records
+    assert made.asset_materialization is not None
+    said = made.asset_materialization.metadata["suppressed_rows"].value
+    assert said == sum(rows["user"].isin(gone))

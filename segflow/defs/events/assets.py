@@ -11,10 +11,11 @@ from segflow.defs.partitions import CONFIG, DAILY, NEIGHBOUR_DAYS, ROWS_OF_DAY, 
 from segflow.defs.step import Step
 from segflow.events import arrivals, catalogue, clean, mapping, source
 from segflow.events.sessions import STATEMENTS, sessions_of_spans
+from segflow.events.user_ids import UserIds
 from segflow.sql import load
 
 GROUP = "events"
-_READERS = ["events/files.py", "events/readers.py", "events/source.py", "events/mapping.py"]
+_READERS = ["events/files.py", "events/readers.py", "events/source.py", "events/mapping.py", "events/user_ids.py"]
 
 
 def _statement(path: str | None) -> str:
@@ -22,9 +23,14 @@ def _statement(path: str | None) -> str:
     return load(path) if path else ""
 
 
+def _key() -> str:
+    """Which key user ids are hashed with. Asked first: without the key nothing is read."""
+    return UserIds.of(CONFIG.source).fingerprint
+
+
 def _event_files() -> str:
     events = CONFIG.source.events
-    return source.fingerprint([events, *CONFIG.source.inputs.values()]) + _statement(events.sql)
+    return _key() + source.fingerprint([events, *CONFIG.source.inputs.values()]) + _statement(events.sql)
 
 
 def _catalogue_files() -> str:
@@ -34,11 +40,11 @@ def _catalogue_files() -> str:
 
 
 def _user_files() -> str:
-    return source.fingerprint([CONFIG.source.users]) if CONFIG.source.users else "none"
+    return _key() + source.fingerprint([CONFIG.source.users]) if CONFIG.source.users else "none"
 
 
 def _edge_files() -> str:
-    return source.fingerprint([CONFIG.source.edges]) if CONFIG.source.edges else "none"
+    return _key() + source.fingerprint([CONFIG.source.edges]) if CONFIG.source.edges else "none"
 
 
 @materializes(
@@ -58,6 +64,7 @@ def source_files(step: Step) -> None:
     found = step.connection.execute(f"SELECT day::VARCHAR, file, digest FROM {staged} WHERE rows > 0").fetchall()
     drifted, lines = arrivals.drift_report(step.connection, staged)
     step.note(files=len({file for _, file, _ in found}), files_that_differ=drifted, drift="\n".join(lines))
+    step.note(suppressed_rows=arrivals.suppressed_rows(step.connection, step.config))
     step.commit(tables.SOURCE_FILES, staged)
     step.aspects(tables.SOURCE_FILES, {"": arrivals.day_digests(found)})
 
@@ -112,7 +119,7 @@ def items(step: Step) -> None:
 def users(step: Step) -> None:
     """Read from `source.users`."""
     with source.reading(step.config.source.users.path if step.config.source.users else ""):
-        staged = step.stage(tables.USERS, catalogue.users_query(step.connection, step.config.source.users))
+        staged = step.stage(tables.USERS, catalogue.users_query(step.connection, step.config.source))
     step.commit(tables.USERS, staged)
 
 
@@ -128,7 +135,7 @@ def users(step: Step) -> None:
 def user_edges(step: Step) -> None:
     """Read from `source.edges`."""
     with source.reading(step.config.source.edges.path if step.config.source.edges else ""):
-        staged = step.stage(tables.USER_EDGES, catalogue.user_edges_query(step.connection, step.config.source.edges))
+        staged = step.stage(tables.USER_EDGES, catalogue.user_edges_query(step.connection, step.config.source))
     step.commit(tables.USER_EDGES, staged)
 
 

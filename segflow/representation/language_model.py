@@ -67,9 +67,9 @@ def load_checkpoint(encoder: str, max_tokens: int) -> Checkpoint:
             f"text.encoder: cannot load '{encoder}': no tokenizer in {place}; name the folder of an encoder"
         )
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place)
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
         model, found = AutoModel.from_pretrained(
-            place, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+            place, use_safetensors=True, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         reason = " ".join(str(error).splitlines()[:1])

@@ -104,9 +104,15 @@ def _absolute(config: Config, folder: Path) -> Config:
         return section.model_copy(update={key: _local(getattr(section, key), folder) for key in keys})
 
     def place(section: Any) -> Any:
-        """A statement beside the settings file wins over a packaged one of that name."""
-        own = folder / section.sql if section is not None and section.sql else None
-        return section.model_copy(update={"sql": str(own)}) if own is not None and own.is_file() else section
+        """A statement beside the settings file wins over a packaged one of that name. It lies nowhere else."""
+        if section is None or not section.sql:
+            return section
+        own = Path(os.path.normpath(folder / section.sql))
+        if not own.is_relative_to(os.path.normpath(folder)):
+            raise UserError(
+                f"{folder}: source: sql: {section.sql} lies elsewhere; put the statement beside the settings file"
+            )
+        return section.model_copy(update={"sql": str(own)}) if own.is_file() else section
 
     def encoder(section: Any) -> Any:
         """A folder beside the settings file wins over a hub name."""

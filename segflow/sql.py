@@ -6,6 +6,7 @@ only for values that this package computes itself; they are rendered as SQL lite
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import date, datetime
 from functools import cache
@@ -14,7 +15,8 @@ from typing import TypeAlias
 
 from segflow.errors import UserError
 
-_PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
+# A comment is passed over: it ends with its line, and what is filled in may hold several.
+_PLACEHOLDER = re.compile(r"--[^\n]*|\{\{(\w+)\}\}")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 Value: TypeAlias = "str | int | float | bool | date | datetime | list[str] | dict[str, float] | None"
@@ -49,6 +51,9 @@ def literal(value: Value) -> str:
         return "NULL"
     if isinstance(value, bool):
         return "TRUE" if value else "FALSE"
+    if isinstance(value, float) and not math.isfinite(value):
+        # Else a name, of any column that is called so.
+        return f"'{float(value)}'::DOUBLE"
     if isinstance(value, (int, float)):
         return repr(value)
     if isinstance(value, datetime):
@@ -73,4 +78,4 @@ def render(name: str, **values: Value) -> str:
 
     Raises KeyError for a placeholder without a value: a silent empty string would change the meaning of the statement.
     """
-    return _PLACEHOLDER.sub(lambda found: literal(values[found.group(1)]), load(name))
+    return _PLACEHOLDER.sub(lambda found: literal(values[found[1]]) if found[1] else found[0], load(name))

@@ -106,7 +106,7 @@ class Step:
         name = f"{plan.name} {span}".strip()
         with (
             segflow.tracking.run(f"segflow {group}", name, tags) as run,
-            connect(segflow.config.compute) as connection,
+            connect(segflow.config.compute, segflow.config.storage.root) as connection,
         ):
             yield cls(context, segflow, plan, connection, run)
 

@@ -222,7 +222,7 @@ def _needles(config: Config, users: Sequence[str], stored: Sequence[str]) -> Nee
 
 @contextmanager
 def _engine(config: Config, users: Sequence[str], needles: Needles) -> Iterator[duckdb.DuckDBPyConnection]:
-    with connect(config.compute) as connection:
+    with connect(config.compute, config.storage.root) as connection:
         erasing.prepare(connection, users, erasing.Texts(needles.found, needles.redacted))
         yield connection
 

@@ -37,7 +37,7 @@ def items_query(connection: duckdb.DuckDBPyConnection, source: SourceConfig, tex
     register(connection, ITEMS_VIEW, read, mapped=() if of_events else None)
     if items.sql is not None:
         register_inputs(connection, source)
-        prepare(connection, "prepared_items", items.sql)
+        prepare(connection, "prepared_items", items.sql, source)
     else:
         present = columns_of(connection, ITEMS_VIEW)
         check_columns("source.items.columns", items.columns, present, read.path)

@@ -115,11 +115,28 @@ def readable(connection: duckdb.DuckDBPyConnection, file: SourceFile) -> str:
     """The name under which `connection` can open the file; an object store is made known to it first."""
     if "://" not in file.path:
         return re.sub(r"([*?\[])", r"[\1]", file.path)
-    scheme, store, *_ = urlsplit(file.path)
-    protocol = "store" + hashlib.sha256(f"{scheme}://{store}".encode()).hexdigest()[:16]
+    protocol = _protocol(file.path)
     if not connection.filesystem_is_registered(protocol):
         connection.register_filesystem(_Store(file.filesystem, protocol))
     return f"{protocol}://{file.place}"
+
+
+def places(path: str, format: str = "auto") -> tuple[list[str], list[str]]:
+    """Folders or prefixes below which the files of `path` lie, as a connection opens them; and files to which links lead."""
+    if "://" in path and not path.startswith("file://"):
+        return [f"{_protocol(path)}://"], []
+    found = [Path(file.path) for file in files(path, format)]
+    local = unquote(urlsplit(path).path) if path.startswith("file://") else path
+    folder = Path(_fixed(local)).absolute()
+    if not folder.is_dir():
+        return [], [str(file) for file in found]
+    return [str(folder)], [str(file) for file in found if not file.resolve().is_relative_to(folder.resolve())]
+
+
+def _protocol(uri: str) -> str:
+    """What DuckDB calls the object store of an address."""
+    scheme, store, *_ = urlsplit(uri)
+    return "store" + hashlib.sha256(f"{scheme}://{store}".encode()).hexdigest()[:16]
 
 
 @contextmanager
@@ -229,7 +246,10 @@ def _packaged(path: str) -> Path:
     found = importlib.util.find_spec(package)
     if found is None or found.origin is None:
         raise UserError(f"{path}: the package is not installed; run `pip install segflow[demo]`")
-    file = Path(found.origin).parent / inside
+    folder = Path(found.origin).parent
+    file = folder / inside
+    if not file.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"{path}: lies outside the package; name a file of it")
     if not file.is_file():
         raise UserError(
             f"{path}: the installed package has no file {inside}; run `pip install --force-reinstall {package}`"

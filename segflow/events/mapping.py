@@ -14,11 +14,13 @@ import duckdb
 
 from segflow.config import CalendarConfig, EventSource, Input, SourceConfig
 from segflow.errors import UserError
+from segflow.events.files import places
 from segflow.events.readers import OVERFLOW, Layout
 from segflow.events.source import Contents, contents, register, text_of
 from segflow.events.source import columns as columns_of
 from segflow.events.user_ids import UserIds
 from segflow.sql import identifier, literal, load
+from segflow.storage import confine
 
 EVENTS_VIEW = "source_events"
 ITEMS_VIEW = "source_items"
@@ -113,10 +115,27 @@ def register_inputs(connection: duckdb.DuckDBPyConnection, source: SourceConfig)
         register(connection, name, one, prefix=f"{name}/")
 
 
-def prepare(connection: duckdb.DuckDBPyConnection, view: str, statement: str) -> None:
-    """Create `view` by a statement of the source's own. Raises UserError when the statement is wrong."""
+def prepare(connection: duckdb.DuckDBPyConnection, view: str, statement: str, source: SourceConfig) -> None:
+    """Create `view` by a statement of the source's own, which reads the views that are there, or files of the source.
+
+    From then on the connection opens no other file. Raises UserError when the statement is wrong, is no query, or wants more.
+    """
+    text = load(statement)
+    inputs = [source.events, items_input(source), source.users, source.edges, *source.inputs.values()]
+    allowed = [places(one.path, one.format) for one in inputs if one is not None]
+    confine(
+        connection, [one for folders, _ in allowed for one in folders], [one for _, paths in allowed for one in paths]
+    )
     try:
-        connection.execute(f"CREATE OR REPLACE TEMP VIEW {identifier(view)} AS {load(statement)}")
+        kinds = [one.type for one in duckdb.extract_statements(text)]
+        if kinds != [duckdb.StatementType.SELECT]:
+            raise UserError(f"{statement}: is not one SELECT; leave only the query, without SET, COPY and the like")
+        connection.execute(f"CREATE OR REPLACE TEMP VIEW {identifier(view)} AS {text}")
+    except duckdb.PermissionException as error:
+        raise UserError(
+            f"{statement}: {str(error).splitlines()[0]}; statements may read the files of the source only: name the file in "
+            "source.inputs and read the view of that name"
+        ) from error
     except duckdb.Error as error:
         raise UserError(f"{statement}: {str(error).splitlines()[0]}; correct the statement") from error
 
@@ -159,7 +178,7 @@ def _prepared(
     if source.items is not None:
         register(connection, ITEMS_VIEW, items_input(source))
     register_inputs(connection, source)
-    prepare(connection, "prepared_events", events.sql)
+    prepare(connection, "prepared_events", events.sql, source)
     types = columns_of(connection, "prepared_events")
     required = ("user_id", "ts", "source_file", "source_row")
     check_columns("source.events.sql", {name: name for name in required}, types, events.sql)

@@ -29,6 +29,8 @@ def environment(package: str) -> Environment:
 def write_page(folder: str, name: str, html: str) -> Path:
     """Write a page below ``folder``, whole or not at all, for people to open and send."""
     file = Path(folder) / name
+    if not Path(os.path.abspath(file)).is_relative_to(os.path.abspath(folder)):
+        raise ValueError(f"the page {name!r} leaves {folder}")
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(f".{file.name}.{os.getpid()}.part")
     part.write_text(html, encoding="utf-8")

@@ -4,7 +4,7 @@ Everything that knows the table format is here. `Storage` holds the tables, `con
 in.
 """
 
-from segflow.storage.engine import connect
+from segflow.storage.engine import confine, connect
 from segflow.storage.tables import Storage, Violation, ViolationsError, Written
 
-__all__ = ["Storage", "Violation", "ViolationsError", "Written", "connect"]
+__all__ = ["Storage", "Violation", "ViolationsError", "Written", "confine", "connect"]

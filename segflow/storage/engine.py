@@ -6,21 +6,24 @@ import fcntl
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
 
 from segflow.config import ComputeConfig
+from segflow.sql import literal
 
 _OWNER = "owner"
 _NAMELESS_SECONDS = 3600.0
 
 
 @contextmanager
-def connect(compute: ComputeConfig) -> Iterator[duckdb.DuckDBPyConnection]:
+def connect(compute: ComputeConfig, tables: str | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
     """An in-memory connection in UTC that keeps to `compute`; its spill folder goes away with it.
+
+    tables: the root of the tables that it reads, for a connection that may come to be confined.
 
     DuckDB's own defaults are 80 % of the machine and the working directory for each process, which two parallel steps
     cannot both have.
@@ -34,9 +37,34 @@ def connect(compute: ComputeConfig) -> Iterator[duckdb.DuckDBPyConnection]:
             connection.execute("SET temp_directory = $1", [str(spill)])
             connection.execute(f"SET max_temp_directory_size = '{compute.spill_limit}'")
             connection.execute("SET enable_progress_bar = false")
+            folders = [str(spill), *([tables] if tables is not None and "://" not in tables else [])]
+            # Without effect until it is confined.
+            connection.execute(f"SET allowed_directories = {literal(_canonical(folders))}")
             yield connection
         finally:
             connection.close()
+
+
+def confine(connection: duckdb.DuckDBPyConnection, folders: Iterable[str], files: Iterable[str]) -> None:
+    """From now on, and for good, the connection opens nothing but its own folders, these and these files.
+
+    folders: on disk, or prefixes of an object store's addresses; files: paths. Links lead nowhere else: where they end counts.
+    Statements of users run behind this: they can read and write no other file, attach no database and load no extension.
+    """
+    ((confined, own, spill),) = connection.execute(
+        "SELECT NOT current_setting('enable_external_access'), current_setting('allowed_directories'), "
+        "current_setting('temp_directory')"
+    ).fetchall()
+    if not confined:
+        allowed = dict.fromkeys([*own, *_canonical([*([spill] if spill else []), *folders])])
+        connection.execute(f"SET allowed_directories = {literal(list(allowed))}")
+        connection.execute(f"SET allowed_paths = {literal([str(Path(one).resolve()) for one in files])}")
+        connection.execute("SET enable_external_access = false")
+
+
+def _canonical(folders: Iterable[str]) -> list[str]:
+    """With a slash at the end, or `/data` would let `/data2` in."""
+    return [one if "://" in one else f"{Path(one).resolve()}/" for one in folders]
 
 
 @contextmanager

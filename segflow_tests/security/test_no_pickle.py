@@ -53,8 +53,15 @@ def dangers(source: str) -> Iterator[str]:
             yield from (f"{node.lineno}: {said}" for said in _of_call(node, names))
 
 
+def _dotted(node: ast.expr) -> str:
+    """`a.b.c`; what is no name, such as the value of a call, is `?`."""
+    if isinstance(node, ast.Attribute):
+        return f"{_dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else "?"
+
+
 def _of_call(node: ast.Call, names: dict[str, str]) -> Iterator[str]:
-    called = ast.unparse(node.func)
+    called = _dotted(node.func)
     head, _, rest = called.partition(".")
     full = ".".join(filter(None, (names.get(head, head), rest)))
     last = called.rpartition(".")[-1]

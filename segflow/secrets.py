@@ -16,8 +16,9 @@ from segflow.errors import UserError
 SHORTEST = 16
 """Characters below which a key can be found by trying."""
 _TELLING = re.compile(
-    r"(?i)(secret|passw|token|account_?key|access_?key|sas_?key|credential|private_?key|api_?key|signature)"
+    r"(?i)secret|passw|token|credential|signature|(account|access|master|sas|private|api|encryption|shared)_?key(?!_?id)"
 )
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 def secret_key(environment: Mapping[str, str], variable: str, setting: str) -> bytes:
@@ -35,6 +36,24 @@ def secret_key(environment: Mapping[str, str], variable: str, setting: str) -> b
 def from_environment(variable: str, setting: str) -> bytes:
     """As `secret_key`, from the environment of this process."""
     return secret_key(os.environ, variable, setting)
+
+
+def is_variable(value: str) -> bool:
+    """Whether the value is `${NAME}`, which stands for that of an environment variable."""
+    return _VARIABLE.fullmatch(value) is not None
+
+
+def filled(options: Mapping[str, str], environment: Mapping[str, str], setting: str) -> dict[str, str]:
+    """The options with each `${NAME}` replaced by the environment variable. Raises UserError for one that is not set."""
+    found = dict(options)
+    for key, value in options.items():
+        if named := _VARIABLE.fullmatch(value):
+            if not environment.get(named[1]):
+                raise UserError(
+                    f"{setting}.{key}: the environment variable {named[1]} is not set; set it, or remove the option"
+                )
+            found[key] = environment[named[1]]
+    return found
 
 
 def is_telling(name: str) -> bool:

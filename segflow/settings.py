@@ -45,7 +45,8 @@ def load(path: Path | None = None) -> Config:
     try:
         config = Config.model_validate(merged)
     except ValidationError as error:
-        raise UserError("; ".join(_explain(path, one) for one in error.errors())) from error
+        # What it says of itself has the values in it, and a value may be a secret in the wrong place.
+        raise UserError("; ".join(_explain(path, one) for one in error.errors())) from None
     return _absolute(config, path.parent)
 
 

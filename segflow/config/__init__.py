@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 # This package is the one door to what stands in its modules.
 from segflow.config.automation import AutomationConfig, NotifyConfig
-from segflow.config.base import Section, did_you_mean
+from segflow.config.base import Address, Section, did_you_mean
 from segflow.config.metadata import FreshnessConfig, MetadataConfig
 from segflow.config.rankers import RankerConfig
 from segflow.config.recommendations import BoostConfig, ExclusionConfig, RecommendationConfig
@@ -41,6 +41,7 @@ from segflow.config.source import (
     SourceConfig,
     UserSource,
 )
+from segflow.secrets import is_telling, is_variable
 
 
 class EvaluationConfig(Section):
@@ -77,13 +78,24 @@ class EvaluationConfig(Section):
 class StorageConfig(Section):
     """Where tables live."""
 
-    root: str = Field("data/tables", description="folder or object-store URI of the Delta tables")
+    root: Address = Field("data/tables", description="folder or object-store URI of the Delta tables")
     options: dict[str, str] = Field(
-        default_factory=dict, description="object-store options; secrets belong in environment variables"
+        default_factory=dict,
+        description="object-store options; `${NAME}` stands for an environment variable, and secrets are written in no other way",
     )
     erasures: str = Field(
         "data/erasures.jsonl", description="file with a line, without ids, for each time that users were erased"
     )
+
+    @field_validator("options")
+    @classmethod
+    def _named(cls, options: dict[str, str]) -> dict[str, str]:
+        for name, value in options.items():
+            if is_telling(name) and not is_variable(value):
+                raise ValueError(
+                    f"{name} is a secret, which stands in no file; write ${{{name.upper()}}} and set that environment variable"
+                )
+        return options
 
 
 class ComputeConfig(Section):
@@ -111,8 +123,8 @@ class TrackingConfig(Section):
     """Where MLflow keeps runs."""
 
     root: str = Field("data/mlflow", description="folder of the sqlite backend and the artifacts")
-    uri: str | None = Field(None, description="an MLflow server to use instead of the embedded backend")
-    ui: str = Field("http://127.0.0.1:5000", description="address of the MLflow UI, for links")
+    uri: Address | None = Field(None, description="an MLflow server to use instead of the embedded backend")
+    ui: Address = Field("http://127.0.0.1:5000", description="address of the MLflow UI, for links")
     model: str = Field(
         "segflow", pattern=r"^[\w.-]+$", description="name under which rankers that serve are registered"
     )

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from segflow.config.base import Section
+from segflow.config.base import Address, Section
 
 TimeOfDay = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
 
@@ -27,7 +27,7 @@ class NotifyConfig(Section):
         description="environment variable that holds the URL; the URL is a secret and stands in no file",
     )
     timeout_seconds: float = Field(5.0, gt=0, le=60, description="after which a receiver is given up")
-    ui: str = Field("http://127.0.0.1:3000", description="address of the Dagster UI, for links")
+    ui: Address = Field("http://127.0.0.1:3000", description="address of the Dagster UI, for links")
 
     @field_validator("to")
     @classmethod

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+from segflow.secrets import in_address
 
 
 def did_you_mean(near: list[str]) -> str:
@@ -14,3 +18,16 @@ class Section(BaseModel):
     """A part of the settings; unknown keys are errors and values do not change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _without_secret(address: str) -> str:
+    if in_address(address):
+        raise ValueError(
+            "the address carries a secret, which would stand in logs and records; take it out, and set the environment "
+            "variables that its client reads (AWS_SECRET_ACCESS_KEY, MLFLOW_TRACKING_PASSWORD and the like)"
+        )
+    return address
+
+
+Address = Annotated[str, AfterValidator(_without_secret)]
+"""A path or URI without a password."""

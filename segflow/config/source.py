@@ -10,7 +10,7 @@ from zoneinfo import available_timezones
 
 from pydantic import Field, field_validator, model_validator
 
-from segflow.config.base import Section, did_you_mean
+from segflow.config.base import Address, Section, did_you_mean
 from segflow.errors import UserError
 
 WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
@@ -31,7 +31,7 @@ class CsvDialect(Section):
 class Input(Section):
     """Files of one layout. They may differ in columns; every file is mapped by its own."""
 
-    path: str = Field(description="file, folder, glob or object-store URI; `package:NAME/path` is a packaged file")
+    path: Address = Field(description="file, folder, glob or object-store URI; `package:NAME/path` is a packaged file")
     format: Literal["auto", "parquet", "csv", "json"] = Field("auto", description="`auto` reads it off the file name")
     csv: CsvDialect = CsvDialect()
 
@@ -94,7 +94,9 @@ class EventSource(Input):
 class ItemSource(Section):
     """The catalogue. Without one, items are what the events name and their text is their id."""
 
-    path: str | None = Field(None, description="as for events; none reads the catalogue's columns off the event files")
+    path: Address | None = Field(
+        None, description="as for events; none reads the catalogue's columns off the event files"
+    )
     format: Literal["auto", "parquet", "csv", "json"] = Field("auto", description="`auto` reads it off the file name")
     csv: CsvDialect = CsvDialect()
     columns: dict[str, str | list[str]] = Field(

@@ -27,6 +27,12 @@ _ROOM = 3
 
 def storage_findings(config: StorageConfig, log_bytes: int) -> Iterator[Finding]:
     """What is found of the place of the tables. log_bytes: the size of the log that is to be worked on."""
+    try:
+        Storage(config.root, config.options)
+    except UserError as error:
+        says, _, mend = str(error).partition("; ")
+        yield fault("storage", says, mend)
+        return
     if "://" in config.root:
         yield _object_store(config)
     else:
@@ -102,7 +108,8 @@ def _object_store(config: StorageConfig) -> Finding:
     import pyarrow.fs as pafs
     from deltalake.fs import DeltaStorageHandler
 
-    store = pafs.PyFileSystem(DeltaStorageHandler(config.root, options=config.options or None))
+    options = Storage(config.root, config.options).options
+    store = pafs.PyFileSystem(DeltaStorageHandler(config.root, options=options or None))
     probe, moved = (f".segflow-doctor-{uuid4().hex}.{name}" for name in ("new", "moved"))
     try:
         with store.open_output_stream(probe):

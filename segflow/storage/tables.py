@@ -7,6 +7,7 @@ left alone, so running the same work twice leaves every table version as it was.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from deltalake.exceptions import CommitFailedError, TableNotFoundError
 from filelock import FileLock
 
 from segflow.errors import UserError
+from segflow.secrets import filled
 from segflow.sql import identifier
 from segflow.storage import checksums
 from segflow.storage.checks import Violation, violations
@@ -71,8 +73,9 @@ class Storage:
     """All tables below one root, a local folder or an object-store URI."""
 
     def __init__(self, root: str, options: Mapping[str, str] | None = None):
+        """options: of the object store, as the settings have them. Raises UserError when an environment variable is not set."""
         self.root = root.rstrip("/")
-        self.options = dict(options or {})
+        self.options = filled(options or {}, os.environ, "storage.options")
 
     @property
     def is_local(self) -> bool:

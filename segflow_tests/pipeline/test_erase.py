@@ -9,7 +9,6 @@ from pathlib import Path
 
 import dagster as dg
 import pandas as pd
-import pyarrow.parquet as parquet
 import pytest
 from dagster import DagsterRunStatus
 from dagster._core.test_utils import create_run_for_test
@@ -19,27 +18,13 @@ from segflow.erasure import audit
 from segflow.segments.privacy import hashed, key_from
 from segflow_tests.pipeline.conftest import Made, open_instance
 from segflow_tests.pipeline.project import Project
+from segflow_tests.pipeline.searched import files_with
 from segflow_tests.planted import planted_log
 
 ODD = {"u0001": "x' OR '1'='1", "u0002": "person", "u0003": "person2", "u0004": "person-2", "u0005": "7", "u0006": "71"}
 FIRST, LAST = "2024-01-01", "2024-01-14"
 OWN = {"events.csv", "items.csv"}
 """The source files."""
-
-
-def files_with(folder: Path, *words: bytes) -> list[str]:
-    """Files below the folder that hold one of the words anywhere: in their bytes or, of Parquet, in their columns."""
-    found = []
-    for file in sorted(folder.rglob("*")):
-        if file.is_file() and file.name not in OWN:
-            content = file.read_bytes()
-            if file.suffix == ".parquet":
-                columns = parquet.ParquetFile(file).read().itercolumns()
-                buffers = (buffer for column in columns for chunk in column.chunks for buffer in chunk.buffers())
-                content += b"".join(buffer.to_pybytes() for buffer in buffers if buffer is not None)
-            if any(word in content for word in words):
-                found.append(str(file.relative_to(folder)))
-    return found
 
 
 def rows_by_user(project: Project) -> dict[str, Counter[str]]:
@@ -88,7 +73,7 @@ def test_a_person_leaves_a_finished_project_and_nobody_else_does(made: Made, tmp
     assert list(told["source_files"]) == ["events.csv"]
     assert told["weeks_that_learned_from_them"] == [str(week) for week in made.weeks]
 
-    assert files_with(project.folder, user.encode(), pseudonym) == []
+    assert files_with(project.folder, user.encode(), pseudonym, leaving_out=OWN) == []
     after = rows_by_user(project)
     for name, held in rows.items():
         del held[user]

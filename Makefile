@@ -18,7 +18,7 @@ endef
 export IMPORT_TIME
 
 .DEFAULT_GOAL := help
-.PHONY: help graph demo test test-slow test-faults test-ui test-postgres test-docs bench-events bench-representation bench-segments bench-rankers check format docs ui mlflow clean site
+.PHONY: help graph demo test test-slow test-faults test-ui test-postgres test-docs bench-events bench-representation bench-segments bench-rankers check format licences docs ui mlflow clean site
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -76,7 +76,7 @@ bench-segments: $(VENV)/.dev ## segments chosen, fitted and assigned against sci
 bench-rankers: $(VENV)/.peers ## NDCG@10 on Complete Journey and MovieLens-100k, classics and the global ranker; speed of segment rankers and lists (about 30 minutes)
 	@PYTHONPATH=$(CURDIR)/$(VENV)/peers $(BIN)/python -m segflow_tests.benchmarks.bench_rankers
 
-check: $(VENV)/.dev ## style, types, architecture, definitions
+check: $(VENV)/.dev ## style, types, architecture, definitions, licences, known vulnerabilities
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
@@ -84,12 +84,17 @@ check: $(VENV)/.dev ## style, types, architecture, definitions
 	@$(HOME_HERE) $(BIN)/dagster definitions validate -w workspace.yaml 2>&1 | grep -E 'rror|passed'
 	@$(HOME_HERE) VIRTUAL_ENV=$(CURDIR)/$(VENV) PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/dg check defs 2>&1 | grep -E 'rror|success'
 	@$(HOME_HERE) $(BIN)/python -c "$$IMPORT_TIME"
+	@$(BIN)/python -m segflow_tests.security.licences --check
+	@$(BIN)/python -m segflow_tests.security.audit
 
 format: $(VENV)/.dev ## put the code in the house style
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
 graph: $(VENV)/.dev ## the asset graph as a text, which a test compares
 	@$(HOME_HERE) $(BIN)/python -m segflow_tests.defs.graph
+
+licences: $(VENV)/.dev ## the page of the licences of what is installed with segflow
+	@$(BIN)/python -m segflow_tests.security.licences
 
 docs: $(VENV)/.demo ## the reference pages of tables, settings and commands
 	@$(BIN)/python -m segflow.reference docs

@@ -59,6 +59,7 @@ _FORMAT = 2
 _BACKBONE, _RANKER, _SCORERS, _FALLBACKS, _DELTAS = (
     f"{name}.safetensors" for name in ("behavior_model", "global_ranker", "scorers", "fallbacks", "deltas")
 )
+_FILES = {_BACKBONE, _RANKER, _SCORERS, _FALLBACKS, _DELTAS}
 _PLAIN = ("item_ids", "made_us", "half_life_days", "count", "exclude_seen", "excluded", "boosts", "segments")
 _MEND = "materialize served_ranker again"
 
@@ -287,20 +288,20 @@ class ServedRanker:
         )
 
 
-def restrict(bundle: Path, folder: Path, segments: Collection[str]) -> str:
+def restrict(bundle: Path, folder: Path, segments: Collection[str], digest: str | None = None) -> str:
     """Write into ``folder`` the bundle in which the rankers of ``segments`` alone count, and return its digest.
 
     Users of the other segments get the global ranker's lists, and requests may name these segments as before. All files but
-    the deltas are the same, byte for byte, and share their place on the disk where it can.
-    Raises UserError when a file is missing or damaged, ValueError when the bundle has no such segment.
+    the deltas are the same, byte for byte, and share their place on the disk where it can. digest: what that of `bundle` must be.
+    Raises UserError when a file is missing, damaged or another, ValueError when the bundle has no such segment.
     """
-    manifest = _manifest(bundle)
+    manifest = _manifest(bundle, digest)
     known = manifest["values"]["segments"]
     if unknown := set(segments) - set(known):
         raise ValueError(f"the bundle has no segments {sorted(unknown)}, only {known}")
     folder.mkdir(parents=True, exist_ok=True)
-    for name, digest in manifest["files"].items():
-        content = _checked(bundle / name, digest)
+    for name, checksum in manifest["files"].items():
+        content = _checked(bundle / name, checksum)
         if name == _DELTAS:
             kept = read_deltas([content])
             gate = kept.gate * torch.tensor([float(one in segments) for one in known])
@@ -338,17 +339,19 @@ def _whole(content: bytes) -> bytes:
     return pack(dequantize(tensors), values)
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
+def _manifest(folder: Path, digest: str | None = None) -> dict[str, Any]:
     file = folder / MANIFEST
     content = _read(file)
     try:
         whole = json.loads(content)
         text = json.dumps(whole["manifest"], sort_keys=True)
         intact = whole["digest"] == hashlib.sha256(text.encode()).hexdigest() and whole["manifest"]["format"] == _FORMAT
+        # Another name could lead out of the folder.
+        intact = intact and set(whole["manifest"]["files"]) <= _FILES and digest in (None, whole["digest"])
     except (ValueError, KeyError, TypeError):
         intact = False
     if not intact:
-        raise UserError(f"{file}: is damaged, or of another version of segflow; {_MEND}")
+        raise UserError(f"{file}: is damaged, another one, or of another version of segflow; {_MEND}")
     found: dict[str, Any] = whole["manifest"]
     return found
 

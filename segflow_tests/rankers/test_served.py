@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -148,6 +149,27 @@ def test_only_segments_that_a_bundle_has_can_be_kept(served: ServedRanker, tmp_p
     (tmp_path / "whole" / "scorers.safetensors").write_bytes(b"")
     with pytest.raises(UserError, match=r"scorers\.safetensors: is damaged"):
         restrict(tmp_path / "whole", tmp_path / "one", ["s1"])
+
+
+def test_another_bundle_in_its_place_and_files_elsewhere_are_refused(served: ServedRanker, tmp_path: Path) -> None:
+    digest = served.save(tmp_path / "whole")
+    assert restrict(tmp_path / "whole", tmp_path / "one", SEGMENTS, digest) == digest
+    with pytest.raises(UserError, match=r"manifest\.json: is damaged, another one"):
+        restrict(tmp_path / "whole", tmp_path / "two", SEGMENTS, "0" * 64)
+    # A manifest that names a file outside, with digests that hold.
+    forged = json.loads((tmp_path / "whole" / MANIFEST).read_text(encoding="utf-8"))["manifest"]
+    (tmp_path / "outside").write_bytes(b"x")
+    forged["files"]["../outside"] = hashlib.sha256(b"x").hexdigest()
+    text = json.dumps(forged, sort_keys=True)
+    whole = {"manifest": forged, "digest": hashlib.sha256(text.encode()).hexdigest()}
+    (tmp_path / "whole" / MANIFEST).write_text(json.dumps(whole, sort_keys=True), encoding="utf-8")
+    for use in (
+        lambda: ServedRanker.load(tmp_path / "whole"),
+        lambda: restrict(tmp_path / "whole", tmp_path / "deep" / "er", []),
+    ):
+        with pytest.raises(UserError, match=r"manifest\.json: is damaged"):
+            use()
+    assert not (tmp_path / "deep" / "outside").exists()
 
 
 def test_int8_is_smaller_and_ranks_nearly_the_same(world: World, served: ServedRanker, tmp_path: Path) -> None:

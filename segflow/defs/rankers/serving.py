@@ -149,7 +149,7 @@ def _restricted(step: Step, digest: str, segments: Sequence[str]) -> str:
 
     with TemporaryDirectory() as folder:
         whole, own = bundle_of(step.tracking, digest, Path(folder)), Path(folder) / "own"
-        found = restrict(whole, own, segments)
+        found = restrict(whole, own, segments, digest)
         example = example_request(ServedRanker.load(own).catalogue, start_of(step.week))
         register(step.tracking, step.run, own, found, str(step.week), segments, example)
     return found

@@ -137,7 +137,7 @@ def _absolute(config: Config, folder: Path) -> Config:
             "storage": fix(config.storage, "root", "erasures"),
             "text": encoder(fix(config.text, "cache")),
             "behavior": fix(config.behavior, "checkpoints"),
-            "compute": fix(config.compute, "spill"),
+            "compute": fix(config.compute, "spill", "exchange"),
             "tracking": fix(config.tracking, "root"),
             "report": fix(config.report, "folder"),
         }

@@ -137,6 +137,7 @@ def test_relative_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: py
     assert config.storage.root == "s3://bucket/tables"
     assert Path(config.tracking.root).resolve() == tmp_path.parent / "runs"
     assert config.compute.spill == f"{tmp_path}/data/spill"
+    assert config.compute.exchange == f"{tmp_path}/data/exchange"
     assert config.report.folder == f"{tmp_path}/data/reports"
     assert config.text.cache == f"{tmp_path}/data/cache/text"
     assert config.text.encoder == f"{tmp_path}/encoders/own"

@@ -1,18 +1,38 @@
-"""The seam to engines: run one function over many small items, results in order.
+"""The seam to engines: where the pieces of one step are worked on. Asset code does not know which engine it has.
 
-Items are small and picklable (table locations, shard keys, segment ids); data move through tables. Asset code does not know
-which engine runs it. In-process is the only engine so far.
+An engine maps a module-level function over small, picklable items (table locations, shard keys, segment ids). Whatever is larger
+passes through its exchange. How work is cut into pieces never depends on the engine or on how many machines there are, so neither
+do results.
+
+Lives here: the seam, and the choice of an engine by the settings. Does not live here: the engines themselves, and what is done
+on them, which stands with the stages.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+from segflow.compute.engine import Engine, Exchange, Reference
+from segflow.compute.in_process import IN_PROCESS
+from segflow.config import ComputeConfig
+
+__all__ = ["IN_PROCESS", "Engine", "Exchange", "Reference", "open_engine"]
 
 
-def map_ordered(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """`function` of each item, in the items' order. The first exception ends the call and is raised unchanged."""
-    return [function(item) for item in items]
+@contextmanager
+def open_engine(
+    config: ComputeConfig, options: Mapping[str, str] | None = None, log: Callable[[str], None] | None = None
+) -> Iterator[Engine]:
+    """The engine that `compute.engine` names. What its exchange holds goes away with it.
+
+    options: of the object store, if the exchange is in one. log: told what people who watch should know, such as a lost worker.
+    Raises UserError when the engine cannot be reached within `compute.patience`.
+    """
+    if config.engine == "in_process":
+        yield IN_PROCESS
+        return
+    from segflow.compute.ray_engine import connected
+
+    with connected(config, options or {}, log) as engine:
+        yield engine

@@ -99,8 +99,18 @@ class StorageConfig(Section):
 
 
 class ComputeConfig(Section):
-    """What one step may use."""
+    """What one step may use, and where its pieces are worked on. None of this changes what is made."""
 
+    engine: Literal["in_process", "ray"] = Field(
+        "in_process", description="where the pieces of a step are worked on: in its own process, or on a Ray cluster"
+    )
+    address: str = Field(
+        "auto", description="of the Ray cluster: HOST:PORT of its head, or `auto` for the one that runs here"
+    )
+    exchange: str = Field(
+        "data/exchange", description="folder or object-store URI that every node of the engine sees, where tables pass"
+    )
+    patience: float = Field(30, gt=0, le=3600, description="seconds until an engine that does not answer is an error")
     threads: int = Field(2, ge=1, le=256, description="threads of one step")
     processes: int = Field(2, ge=1, le=64, description="weeks that the command line works on side by side")
     memory_limit: str = Field("2GB", pattern=r"^\d+(\.\d+)?\s?(MB|GB|TB)$", description="DuckDB's memory in one step")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import duckdb
 import pyarrow as pa
 from dagster._core.storage.tags import BACKFILL_ID_TAG
 
+from segflow.compute import Engine, open_engine
 from segflow.defs.logged import dataset, run_tags, settings_of
 from segflow.defs.partitions import DAY, Window, segment_of
 from segflow.defs.processes import end_with_parent
@@ -68,6 +70,7 @@ class Step:
         plan: Plan,
         connection: duckdb.DuckDBPyConnection,
         run: Run,
+        closing: ExitStack,
     ):
         self.context = context
         self.config = segflow.config
@@ -75,6 +78,7 @@ class Step:
         self.tracking = segflow.tracking
         self.connection = connection
         self.run = run
+        self._closing = closing
         self._plan = plan
         self._week: date | None = None
         self._began = self._told = time.monotonic()
@@ -92,7 +96,7 @@ class Step:
     @classmethod
     @contextmanager
     def open(cls, context: dg.AssetExecutionContext, segflow: Segflow, plan: Plan, group: str) -> Iterator[Step]:
-        """A step with its own engine and its own MLflow run, which is FAILED if the body raises.
+        """A step with its own connection and its own MLflow run, which is FAILED if the body raises.
 
         Its process ends with the one that started it, so that nothing is written while the run is already tried again.
         """
@@ -107,8 +111,14 @@ class Step:
         with (
             segflow.tracking.run(f"segflow {group}", name, tags) as run,
             connect(segflow.config.compute, segflow.config.storage.root) as connection,
+            ExitStack() as closing,
         ):
-            yield cls(context, segflow, plan, connection, run)
+            yield cls(context, segflow, plan, connection, run, closing)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """Where pieces of the step are worked on: `compute.engine`, opened when it is first asked for."""
+        return self._closing.enter_context(open_engine(self.config.compute, self.storage.options, self.log))
 
     @property
     def code_version(self) -> str:

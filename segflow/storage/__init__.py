@@ -1,6 +1,6 @@
 """The seam to tables: Delta Lake on local disk or an object store, read and written through DuckDB.
 
-Everything that knows the table format is here. `Storage` holds the tables, `connect` opens the engine that a step works
+Everything that knows the table format is here. `Storage` holds the tables, `connect` opens the DuckDB that a step works
 in.
 """
 

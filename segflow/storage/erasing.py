@@ -22,11 +22,11 @@ import duckdb
 import pyarrow as pa
 import pyarrow.fs as pafs
 from deltalake import DeltaTable
-from deltalake.fs import DeltaStorageHandler
 
 from segflow.sql import identifier, literal
 from segflow.storage import checksums
 from segflow.storage.partitions import Key, Partition, after
+from segflow.storage.places import file_system
 from segflow.storage.tables import Storage
 from segflow.tables import Table
 
@@ -229,9 +229,7 @@ def _among(table: Table, part: Sequence[Partition]) -> str:
 
 def _files(storage: Storage, table: Table) -> pafs.FileSystem:
     """The files below the table, by paths relative to it."""
-    if "://" in storage.root:
-        return pafs.PyFileSystem(DeltaStorageHandler(storage.uri(table), options=storage.options or None))
-    return pafs.SubTreeFileSystem(storage.uri(table), pafs.LocalFileSystem())
+    return file_system(storage.uri(table), storage.options)
 
 
 def _log(files: pafs.FileSystem) -> list[str]:

@@ -105,11 +105,9 @@ def _folder(root: Path) -> Finding:
 
 def _object_store(config: StorageConfig) -> Finding:
     """An object can be put, copied to another name, and removed."""
-    import pyarrow.fs as pafs
-    from deltalake.fs import DeltaStorageHandler
+    from segflow.storage.places import file_system
 
-    options = Storage(config.root, config.options).options
-    store = pafs.PyFileSystem(DeltaStorageHandler(config.root, options=options or None))
+    store = file_system(config.root, Storage(config.root, config.options).options)
     probe, moved = (f".segflow-doctor-{uuid4().hex}.{name}" for name in ("new", "moved"))
     try:
         with store.open_output_stream(probe):

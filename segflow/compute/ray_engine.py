@@ -1,0 +1,209 @@
+"""The engine of a Ray cluster that is there already: pieces are plain tasks on any of its nodes, tables pass as files.
+
+Each piece asks for one processor and computes on one thread. What is lost with a worker or a node is made again by this
+process, a few times, and said; Ray itself retries nothing. The only module that imports ray.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from segflow.compute.engine import Engine, EngineError, Exchange, Item, Result
+from segflow.compute.exchange import exchange_below
+from segflow.compute.worker import Outcome, Versions, run, versions
+from segflow.config import ComputeConfig
+from segflow.errors import UserError
+
+Log = Callable[[str], None]
+Address = tuple[str, int]
+
+# Workers that one piece may lose before it is held to be the cause.
+_ATTEMPTS = 4
+# Pieces given out for each processor: enough that none is idle while the first of them is waited for.
+_AHEAD = 4
+_LOOK = 1.0
+"""Seconds between two looks whether the cluster is still there."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Piece:
+    number: int
+    work: bytes
+    task: Any = None
+    attempts: int = 0
+    outcome: Outcome | None = None
+
+
+class RayEngine(Engine):
+    """Pieces on the cluster that this process is connected to. Open it with `connected`."""
+
+    def __init__(self, exchange: Exchange, head: Address, patience: float, log: Log) -> None:
+        import ray
+
+        self._exchange, self._head, self._patience, self._log = exchange, head, patience, log
+        self._task = ray.remote(num_cpus=1, max_retries=0)(run)
+        self._versions: Versions = versions()
+        self._seen = time.monotonic()
+
+    @property
+    def exchange(self) -> Exchange:
+        """See `Engine`."""
+        return self._exchange
+
+    def imap(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        """See `Engine`."""
+        import ray
+
+        ahead = _AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1)))
+        coming = enumerate(items)
+        given: deque[_Piece] = deque()
+        self._seen = time.monotonic()
+        try:
+            while True:
+                while len(given) < ahead and (found := next(coming, None)) is not None:
+                    given.append(_Piece(found[0], pickle.dumps((function, found[1]))))
+                    self._start(given[-1])
+                if not given:
+                    return
+                while given[0].outcome is None:
+                    self._settle(given)
+                outcome = given.popleft().outcome
+                if outcome.error is not None:
+                    raise outcome.error
+                yield outcome.value
+        finally:
+            for piece in given:
+                if piece.outcome is None:
+                    ray.cancel(piece.task, force=True)
+
+    def _start(self, piece: _Piece) -> None:
+        piece.attempts += 1
+        piece.task = self._task.remote(self._versions, piece.work)
+
+    def _settle(self, given: Iterable[_Piece]) -> None:
+        """Wait a moment for one of the pieces to end; start those again that were lost."""
+        import ray
+
+        under_way = {piece.task: piece for piece in given if piece.outcome is None}
+        ended, _ = ray.wait(list(under_way), timeout=_LOOK)
+        if not ended:
+            self._require_head()
+        for task in ended:
+            piece = under_way[task]
+            try:
+                piece.outcome = ray.get(task)
+            except ray.exceptions.RayTaskError as error:
+                # What a piece raises is in its outcome, so it did not even begin.
+                raise EngineError(
+                    f"compute: a node cannot run segflow; install it on every node: {_first_line(error.cause)}"
+                ) from error
+            except ray.exceptions.RayError as error:
+                self._lost(piece, error)
+
+    def _lost(self, piece: _Piece, error: Exception) -> None:
+        reason = f"{type(error).__name__}: {_first_line(error)}"
+        if piece.attempts == _ATTEMPTS:
+            raise EngineError(
+                f"compute: piece {piece.number} lost its worker {_ATTEMPTS} times, the last time by {reason}; if its node ran "
+                "out of memory, give Ray fewer processors there"
+            ) from error
+        self._log(f"compute: the worker of piece {piece.number} was lost ({reason}); another one makes it again")
+        self._start(piece)
+
+    def _require_head(self) -> None:
+        """Raise EngineError once the head of the cluster has not answered for `compute.patience` seconds."""
+        try:
+            socket.create_connection(self._head, timeout=_LOOK).close()
+        except OSError as error:
+            silent = time.monotonic() - self._seen
+            if silent >= self._patience:
+                raise EngineError(
+                    f"compute.address: the Ray head at {self._head[0]}:{self._head[1]} has not answered for {silent:.0f} s; what "
+                    "the step had begun is lost: start it again when the head is there"
+                ) from error
+        else:
+            self._seen = time.monotonic()
+
+
+@contextmanager
+def connected(config: ComputeConfig, options: Mapping[str, str], log: Log | None = None) -> Iterator[RayEngine]:
+    """This process as a driver of the cluster, with an exchange of its own.
+
+    Raises UserError when ray is not installed, the head does not answer, or it runs other versions of Ray or Python.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise UserError("compute.engine: ray is not installed; run `pip install 'segflow[ray]'`") from error
+    with exchange_below(config.exchange, options) as exchange:
+        head = _connect(config)
+        try:
+            yield RayEngine(exchange, head, config.patience, log or _log.warning)
+        finally:
+            ray.shutdown()
+
+
+def _connect(config: ComputeConfig) -> Address:
+    """Connect this process to the cluster; the address of its head."""
+    address = os.environ.get("RAY_ADDRESS", config.address) if config.address == "auto" else config.address
+    failed: list[BaseException] = []
+    head: list[Address] = []
+
+    def connect() -> None:
+        import ray
+
+        try:
+            if address != "auto":
+                socket.create_connection(_parts(address), timeout=config.patience).close()
+            logging.getLogger("ray").setLevel(logging.ERROR)
+            context = ray.init(address, namespace="segflow", log_to_driver=False, configure_logging=False)
+            head.append(_parts(context.address_info["gcs_address"]))
+        except BaseException as error:
+            failed.append(error)
+
+    # In a thread, since it may wait without end, and would take the process's signals if it were in the main one.
+    attempt = threading.Thread(target=connect, daemon=True)
+    attempt.start()
+    attempt.join(config.patience)
+    if head:
+        return head[0]
+    if failed and isinstance(failed[0], UserError):
+        raise failed[0]
+    reason = (
+        _first_line(failed[0])
+        if failed
+        else f"no answer for {config.patience:.0f} s, as from a head that wants its token"
+    )
+    if "ersion mismatch" in reason:
+        raise UserError(f"compute.address: {' '.join(str(failed[0]).split())}; install the same versions on both sides")
+    raise UserError(
+        f"compute.address: cannot use the Ray cluster at {address}: {reason}; start one with `ray start --head`, run the step on "
+        "one of its nodes, with its RAY_AUTH_TOKEN, and name HOST:PORT of the head"
+    ) from (failed[0] if failed else None)
+
+
+def _parts(address: str) -> Address:
+    """Host and port. Raises UserError for what is neither."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or "/" in host:
+        raise UserError(
+            f"compute.address: '{address}' is not HOST:PORT of a Ray head; write it like 10.0.0.5:6379, or `auto`"
+        )
+    return host.strip("[]"), int(port)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

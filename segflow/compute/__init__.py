@@ -27,12 +27,12 @@ def open_engine(
     """The engine that `compute.engine` names. What its exchange holds goes away with it.
 
     options: of the object store, if the exchange is in one. log: told what people who watch should know, such as a lost worker.
-    Raises UserError when the engine cannot be reached within `compute.patience`.
+    It is connected to with the first piece of work, which raises UserError when it cannot be reached within `compute.patience`.
     """
     if config.engine == "in_process":
         yield IN_PROCESS
         return
-    from segflow.compute.ray_engine import connected
+    from segflow.compute.ray_engine import ray_engine
 
-    with connected(config, options or {}, log) as engine:
+    with ray_engine(config, options or {}, log) as engine:
         yield engine

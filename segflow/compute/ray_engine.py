@@ -6,6 +6,7 @@ process, a few times, and said; Ray itself retries nothing. The only module that
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import pickle
@@ -14,18 +15,19 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
 from typing import Any
 
 from segflow.compute.engine import Engine, EngineError, Exchange, Item, Result
 from segflow.compute.exchange import exchange_below
-from segflow.compute.worker import Outcome, Versions, run, versions
+from segflow.compute.worker import Outcome, run, versions
 from segflow.config import ComputeConfig
 from segflow.errors import UserError
 
 Log = Callable[[str], None]
-Address = tuple[str, int]
 
 # Workers that one piece may lose before it is held to be the cause.
 _ATTEMPTS = 4
@@ -47,29 +49,40 @@ class _Piece:
 
 
 class RayEngine(Engine):
-    """Pieces on the cluster that this process is connected to. Open it with `connected`."""
+    """Pieces on a cluster, to which this process connects with the first of them. Open it with `ray_engine`."""
 
-    def __init__(self, exchange: Exchange, head: Address, patience: float, log: Log) -> None:
-        import ray
+    def __init__(self, config: ComputeConfig, options: Mapping[str, str], log: Log, closing: ExitStack) -> None:
+        self._config, self._options, self._log, self._closing = config, options, log, closing
+        self._asking: threading.Thread | None = None
+        self._answered = time.monotonic()
 
-        self._exchange, self._head, self._patience, self._log = exchange, head, patience, log
-        self._task = ray.remote(num_cpus=1, max_retries=0)(run)
-        self._versions: Versions = versions()
-        self._seen = time.monotonic()
-
-    @property
+    @cached_property
     def exchange(self) -> Exchange:
         """See `Engine`."""
-        return self._exchange
+        return self._closing.enter_context(exchange_below(self._config.exchange, self._options))
+
+    @cached_property
+    def _head(self) -> str:
+        """The address of the head that this process is now connected to."""
+        head = _connect(self._config)
+        self._closing.callback(_disconnect, self._config.patience)
+        return head
+
+    @cached_property
+    def _task(self) -> Any:
+        import ray
+
+        return ray.remote(num_cpus=1, max_retries=0)(run)
 
     def imap(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """See `Engine`."""
         import ray
 
+        _log.debug("compute: on the Ray cluster at %s", self._head)
         ahead = _AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1)))
         coming = enumerate(items)
         given: deque[_Piece] = deque()
-        self._seen = time.monotonic()
+        self._answered = time.monotonic()
         try:
             while True:
                 while len(given) < ahead and (found := next(coming, None)) is not None:
@@ -90,7 +103,7 @@ class RayEngine(Engine):
 
     def _start(self, piece: _Piece) -> None:
         piece.attempts += 1
-        piece.task = self._task.remote(self._versions, piece.work)
+        piece.task = self._task.remote(versions(), piece.work)
 
     def _settle(self, given: Iterable[_Piece]) -> None:
         """Wait a moment for one of the pieces to end; start those again that were lost."""
@@ -124,42 +137,57 @@ class RayEngine(Engine):
 
     def _require_head(self) -> None:
         """Raise EngineError once the head of the cluster has not answered for `compute.patience` seconds."""
-        try:
-            socket.create_connection(self._head, timeout=_LOOK).close()
-        except OSError as error:
-            silent = time.monotonic() - self._seen
-            if silent >= self._patience:
-                raise EngineError(
-                    f"compute.address: the Ray head at {self._head[0]}:{self._head[1]} has not answered for {silent:.0f} s; what "
-                    "the step had begun is lost: start it again when the head is there"
-                ) from error
-        else:
-            self._seen = time.monotonic()
+        # In a thread, since Ray waits for a head that is gone.
+        if self._asking is None or not self._asking.is_alive():
+            self._asking = threading.Thread(target=self._ask, daemon=True)
+            self._asking.start()
+        self._asking.join(_LOOK)
+        silent = time.monotonic() - self._answered
+        if silent >= self._config.patience:
+            raise EngineError(
+                f"compute.address: the Ray head at {self._head} has not answered for {silent:.0f} s; what the step had begun is "
+                "lost: start it again when the head is there"
+            )
+
+    def _ask(self) -> None:
+        import ray
+
+        with suppress(Exception):
+            ray.nodes()
+            self._answered = time.monotonic()
 
 
 @contextmanager
-def connected(config: ComputeConfig, options: Mapping[str, str], log: Log | None = None) -> Iterator[RayEngine]:
-    """This process as a driver of the cluster, with an exchange of its own.
+def ray_engine(config: ComputeConfig, options: Mapping[str, str], log: Log | None = None) -> Iterator[RayEngine]:
+    """The engine of the cluster at `compute.address`.
 
-    Raises UserError when ray is not installed, the head does not answer, or it runs other versions of Ray or Python.
+    Raises UserError when ray is not installed and, as soon as the engine is used, when the head does not answer or runs other
+    versions of Ray or Python.
     """
-    try:
-        import ray
-    except ImportError as error:
-        raise UserError("compute.engine: ray is not installed; run `pip install 'segflow[ray]'`") from error
-    with exchange_below(config.exchange, options) as exchange:
-        head = _connect(config)
-        try:
-            yield RayEngine(exchange, head, config.patience, log or _log.warning)
-        finally:
-            ray.shutdown()
+    if find_spec("ray") is None:
+        raise UserError("compute.engine: ray is not installed; run `pip install 'segflow[ray]'`")
+    with ExitStack() as closing:
+        yield RayEngine(config, options, log or _log.warning, closing)
 
 
-def _connect(config: ComputeConfig) -> Address:
+def _disconnect(patience: float) -> None:
+    """Leave the cluster, or leave it be: Ray says goodbye to a head that hangs without end, also when the process exits."""
+    import ray
+
+    leaving = threading.Thread(target=ray.shutdown, daemon=True)
+    leaving.start()
+    leaving.join(patience)
+    if leaving.is_alive():
+        atexit.unregister(ray.shutdown)
+
+
+def _connect(config: ComputeConfig) -> str:
     """Connect this process to the cluster; the address of its head."""
+    # Ray would end the whole process when it misses the head for as long; the step shall end by an error before.
+    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", str(round(2 * config.patience + 60)))
     address = os.environ.get("RAY_ADDRESS", config.address) if config.address == "auto" else config.address
     failed: list[BaseException] = []
-    head: list[Address] = []
+    head: list[str] = []
 
     def connect() -> None:
         import ray
@@ -169,7 +197,7 @@ def _connect(config: ComputeConfig) -> Address:
                 socket.create_connection(_parts(address), timeout=config.patience).close()
             logging.getLogger("ray").setLevel(logging.ERROR)
             context = ray.init(address, namespace="segflow", log_to_driver=False, configure_logging=False)
-            head.append(_parts(context.address_info["gcs_address"]))
+            head.append(context.address_info["gcs_address"])
         except BaseException as error:
             failed.append(error)
 
@@ -194,7 +222,7 @@ def _connect(config: ComputeConfig) -> Address:
     ) from (failed[0] if failed else None)
 
 
-def _parts(address: str) -> Address:
+def _parts(address: str) -> tuple[str, int]:
     """Host and port. Raises UserError for what is neither."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or "/" in host:

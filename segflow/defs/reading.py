@@ -129,12 +129,12 @@ def session_vectors(step: Step) -> dict[str, pa.Table]:
     if "journey" in step.config.users.views:
         latest = latest_sessions(step.read(tables.SESSIONS, ["user_id", "start", "text"]), config.journey_sessions)
         encoder = Encoder.load(config, step.config.compute.threads)
-        vectors = journey_vectors(encoder, TextCache(config.cache), latest["text"])
+        vectors = journey_vectors(encoder, TextCache(config.cache), latest["text"], step.engine)
         found["journey"] = latest.select(["user_id", "start"]).append_column("vector", vector_column(vectors))
     if "adapted" in step.config.users.views:
         items = step.read(tables.ITEMS, ["item_id", "text"])
         encoder = text_adapter_of(step).apply(Encoder.load(config, step.config.compute.threads))
-        vectors = TextCache(config.cache).vectors(encoder, items["text"].to_pylist())
+        vectors = TextCache(config.cache).vectors(encoder, items["text"].to_pylist(), engine=step.engine)
         sessions = step.read(tables.SESSIONS, ["user_id", "start", "items"])
         found["adapted"] = session_pools(sessions, items["item_id"].to_pylist(), vectors)
     return found

@@ -83,7 +83,7 @@ class Adapter:
 
         model = _low_rank(encoder, self.config)
         set_peft_model_state_dict(model, dict(self.tensors))
-        return encoder.with_model(model.merge_and_unload(), self.digest)
+        return encoder.with_model(model.merge_and_unload(), self.digest, self)
 
     def to_bytes(self) -> bytes:
         """Safetensors of the low-rank weights, with everything else as metadata."""

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +49,15 @@ _CHARACTERS_PER_TOKEN = 32
 _SLICE = 65_536
 
 _log = logging.getLogger(__name__)
+# The last one that was loaded for a piece of another process's work.
+_LOADED: dict[str, Encoder] = {}
+
+
+class Adapting(Protocol):
+    """What an adapted encoder is made of the plain one by. Picklable."""
+
+    def apply(self, encoder: Encoder) -> Encoder:
+        """The adapted encoder."""
 
 
 class Encoder:
@@ -58,8 +67,10 @@ class Encoder:
     texts. packed: whether texts are computed without padding. width: numbers of a vector.
     """
 
-    def __init__(self, checkpoint: Checkpoint, config: TextConfig, threads: int = 1) -> None:
-        self._checkpoint, self._config, self._threads = checkpoint, config, threads
+    def __init__(
+        self, checkpoint: Checkpoint, config: TextConfig, threads: int = 1, adapter: Adapting | None = None
+    ) -> None:
+        self._checkpoint, self._config, self._threads, self._adapter = checkpoint, config, threads, adapter
         self._first_position: int | None = None
         self.precision, self.precision_cosine = "float32", 1.0
         self._fast = self.model
@@ -100,12 +111,19 @@ class Encoder:
         """Whether texts are computed without padding."""
         return self._first_position is not None
 
-    def with_model(self, model: nn.Module, suffix: str) -> Encoder:
-        """The same encoder around other weights, such as adapted ones; `suffix` tells its revision from this one's."""
+    def with_model(self, model: nn.Module, suffix: str, adapter: Adapting | None = None) -> Encoder:
+        """The same encoder around other weights, such as adapted ones; `suffix` tells its revision from this one's.
+
+        adapter: what makes it of this one in another process.
+        """
         from dataclasses import replace
 
         other = replace(self._checkpoint, model=model.eval(), revision=f"{self.revision}+{suffix}")
-        return Encoder(other, self._config, self._threads)
+        return Encoder(other, self._config, self._threads, adapter)
+
+    def __reduce__(self) -> tuple[Callable[..., Encoder], tuple[TextConfig, str, Adapting | None]]:
+        """An encoder goes to another process as what it is made of, and is loaded there once."""
+        return _loaded, (self._config, self.name, self._adapter)
 
     def encode(self, texts: Sequence[str], progress: Progress | None = None) -> Vectors:
         """(n, d) float32 of unit length, in the order of `texts`; a text without a word is all zeros.
@@ -236,6 +254,25 @@ class Encoder:
             raise UserError(f"text.precision: {lost}; use `auto` or `float32` with this encoder")
         _log.warning("text.precision: %s; float32 is used", lost)
         self.precision, self.precision_cosine, self._fast = "float32", 1.0, self.model
+
+
+def _loaded(config: TextConfig, name: str, adapter: Adapting | None) -> Encoder:
+    """The encoder of that name, on one thread.
+
+    Raises UserError when what the settings name is another one on this machine, or computes in another way.
+    """
+    if name not in _LOADED:
+        encoder = Encoder.load(config)
+        if adapter is not None:
+            encoder = adapter.apply(encoder)
+        if encoder.name != name:
+            raise UserError(
+                f"text.encoder: it is '{encoder.name}' here and '{name}' where the step runs; install the same encoder on every "
+                "node and, if their processors differ, set text.precision: float32"
+            )
+        _LOADED.clear()
+        _LOADED[name] = encoder
+    return _LOADED[name]
 
 
 @contextmanager

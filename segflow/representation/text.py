@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from scipy import sparse
 
 from segflow.arrow import vector_column
+from segflow.compute import IN_PROCESS, Engine
 from segflow.representation.encoder import Encoder, Progress
 from segflow.representation.text_cache import Looked, TextCache, keys_of
 
@@ -22,13 +23,13 @@ __all__ = ["Encoder", "TextCache", "encode_new", "journey_vectors", "pool_sessio
 
 
 def encode_new(
-    encoder: Encoder, items: pa.Table, cache: TextCache, progress: Progress | None = None
+    encoder: Encoder, items: pa.Table, cache: TextCache, progress: Progress | None = None, engine: Engine = IN_PROCESS
 ) -> tuple[pa.Table, Looked]:
     """Rows of `item_embeddings` for `items` (item_id, text, text_hash), and what had to be encoded.
 
     Each distinct text is encoded once, ever: also one that was away for a while, whatever became of the table.
     """
-    looked = cache.look_up(encoder, keys_of(items["text_hash"]), items["text"], progress)
+    looked = cache.look_up(encoder, keys_of(items["text_hash"]), items["text"], progress, engine)
     rows = pa.table(
         {
             "item_id": items["item_id"],
@@ -60,10 +61,10 @@ def pool_sessions(
 
 
 def journey_vectors(
-    encoder: Encoder, cache: TextCache, sessions: pa.Array | pa.ChunkedArray
+    encoder: Encoder, cache: TextCache, sessions: pa.Array | pa.ChunkedArray, engine: Engine = IN_PROCESS
 ) -> npt.NDArray[np.float32]:
     """(S, d) float32: the language model's reading of each session's whole text, the alternative to `pool_sessions`.
 
     sessions: S serialized sessions; a missing text is all zeros. Costs a pass of the language model for each new text.
     """
-    return cache.vectors(encoder, pc.fill_null(sessions, "").to_pylist())
+    return cache.vectors(encoder, pc.fill_null(sessions, "").to_pylist(), engine=engine)

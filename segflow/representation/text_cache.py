@@ -25,7 +25,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from segflow.arrow import matrix
+from segflow.arrow import matrix, vector_column
+from segflow.compute import IN_PROCESS, Engine, Exchange, Reference
 from segflow.representation.encoder import Encoder, Progress, Vectors
 
 Keys = npt.NDArray[np.bytes_]
@@ -34,8 +35,9 @@ Keys = npt.NDArray[np.bytes_]
 _HEAD = struct.Struct("<8sQQ32s")
 _MAGIC = b"segvec01"
 _KEY = np.dtype("S64")
-# Texts of one shard: what is lost when a step is killed, and what is read at most to find one of them.
-_SHARD = 16_384
+# Texts of one shard: what is lost when a step is killed, what is read at most to find one of them, and what one worker encodes
+# at once.
+_SHARD = 8_192
 
 _log = logging.getLogger(__name__)
 
@@ -61,28 +63,53 @@ class TextCache:
     def __init__(self, folder: str | Path) -> None:
         self._folder = Path(folder)
 
-    def vectors(self, encoder: Encoder, texts: Sequence[str], progress: Progress | None = None) -> Vectors:
+    def vectors(
+        self,
+        encoder: Encoder,
+        texts: Sequence[str],
+        progress: Progress | None = None,
+        engine: Engine = IN_PROCESS,
+    ) -> Vectors:
         """(n, d) float32 in the order of `texts`; only distinct texts that were never encoded are."""
         coded = pa.array(texts, pa.string()).dictionary_encode()
         distinct = coded.dictionary
         keys = np.array([hashlib.sha256(text.encode()).hexdigest() for text in distinct.to_pylist()], _KEY)
-        return self.look_up(encoder, keys, distinct, progress).vectors[coded.indices.to_numpy()]
+        return self.look_up(encoder, keys, distinct, progress, engine).vectors[coded.indices.to_numpy()]
 
     def look_up(
-        self, encoder: Encoder, keys: Keys, texts: pa.Array | pa.ChunkedArray, progress: Progress | None = None
+        self,
+        encoder: Encoder,
+        keys: Keys,
+        texts: pa.Array | pa.ChunkedArray,
+        progress: Progress | None = None,
+        engine: Engine = IN_PROCESS,
     ) -> Looked:
-        """The vectors of `texts`, of which `keys` are the SHA-256 in the same order. A text may stand more than once."""
+        """The vectors of `texts`, of which `keys` are the SHA-256 in the same order. A text may stand more than once.
+
+        engine: what encodes the texts of each new shard.
+        """
         distinct, first, place = np.unique(keys, return_index=True, return_inverse=True)
         vectors = np.zeros((len(distinct), encoder.width), np.float32)
         missing = np.flatnonzero(~self._find(encoder, distinct, vectors))
         # Batches follow the order in which texts are given, so the same input gives the same vectors.
         missing = missing[np.argsort(first[missing])]
         began = time.perf_counter()
-        for start in range(0, len(missing), _SHARD):
-            part = missing[start : start + _SHARD]
-            new = texts.take(pa.array(first[part])).to_pylist()
-            vectors[part] = encoder.encode(new, _ahead(progress, start, len(missing)))
+        starts = range(0, len(missing), _SHARD)
+        parts = [missing[start : start + _SHARD] for start in starts]
+        pieces = (
+            _Texts(
+                encoder,
+                engine.exchange.put(pa.table({"text": texts.take(pa.array(first[part]))})),
+                engine.exchange,
+                _Heard(progress, start, len(missing)),
+            )
+            for start, part in zip(starts, parts, strict=True)
+        )
+        for start, part, made in zip(starts, parts, engine.imap(_encode, pieces), strict=True):
+            vectors[part] = matrix(made.get()["vector"])
             self._write(encoder.name, distinct[part], vectors[part])
+            if progress:
+                progress(start + len(part), len(missing))
         seconds = time.perf_counter() - began
         return Looked(vectors[place.ravel()], len(missing), len(distinct) - len(missing), seconds)
 
@@ -164,5 +191,32 @@ def _put_aside(file: Path) -> None:
         os.replace(file, aside)
 
 
-def _ahead(progress: Progress | None, done: int, of: int) -> Progress | None:
-    return progress and (lambda more, _: progress(done + more, of))
+@dataclass(frozen=True)
+class _Heard:
+    """The progress of all texts, told while one shard is encoded; of one that is encoded in another process, when it is done."""
+
+    progress: Progress | None
+    done: int
+    of: int
+
+    def __call__(self, more: int, _: int) -> None:
+        if self.progress:
+            self.progress(self.done + more, self.of)
+
+    def __reduce__(self) -> tuple[type[_Heard], tuple[None, int, int]]:
+        return _Heard, (None, self.done, self.of)
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """A piece of work: texts to encode."""
+
+    encoder: Encoder
+    texts: Reference
+    exchange: Exchange
+    heard: _Heard
+
+
+def _encode(piece: _Texts) -> Reference:
+    vectors = piece.encoder.encode(piece.texts.get()["text"].to_pylist(), piece.heard)
+    return piece.exchange.put(pa.table({"vector": vector_column(vectors)}))

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -23,6 +22,7 @@ from segflow.config import ComputeConfig
 from segflow.errors import UserError
 from segflow.storage import ViolationsError
 from segflow.tables import SESSIONS
+from segflow_tests.compute.engines import sent
 
 
 def half(number: int) -> int:
@@ -33,11 +33,6 @@ def half(number: int) -> int:
 
 def broken(number: int) -> None:
     raise ViolationsError(SESSIONS, [])
-
-
-def sent(value: Any) -> Any:
-    """The value as another process has it."""
-    return pickle.loads(pickle.dumps(value))  # noqa: S301
 
 
 def piece_on(config: ComputeConfig) -> None:

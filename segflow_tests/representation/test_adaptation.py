@@ -15,6 +15,7 @@ from segflow.errors import UserError
 from segflow.representation.adaptation import Adapter, adapt, attention_layers
 from segflow.representation.cooccurrence import baskets_of, pairs_of
 from segflow.representation.encoder import Encoder
+from segflow_tests.compute.engines import sent
 
 GROUPS, BRANDS = 6, 6
 NOUNS = [f"noun{number:02}" for number in range(GROUPS * BRANDS)]
@@ -22,6 +23,7 @@ START = datetime(2024, 1, 1, tzinfo=UTC)
 CONFIG = AdaptationConfig(
     method="contrastive", steps=60, check_every=20, batch_tokens=256, learning_rate=0.02, rank=4, validation_days=10
 )
+
 IDS = [f"i{number:02}" for number in range(GROUPS * BRANDS)]
 # Every brand has one item in each group, so texts look alike by brand while sessions go by group.
 TEXTS = [f"brand{number % BRANDS} {NOUNS[number]}" for number in range(GROUPS * BRANDS)]
@@ -107,6 +109,14 @@ def test_an_adapted_encoder_has_its_own_name(encoder: Encoder, adapter: Adapter)
     adapted = adapter.apply(encoder)
     assert adapted.name != encoder.name
     assert adapter.digest in adapted.name
+
+
+def test_an_adapted_encoder_is_made_again_in_another_process(encoder: Encoder, adapter: Adapter) -> None:
+    adapted = adapter.apply(encoder)
+    again = sent(adapted)
+    assert again is not adapted
+    assert again.name == adapted.name
+    np.testing.assert_array_equal(again.encode(["tea", "red wine"]), adapted.encode(["tea", "red wine"]))
 
 
 def test_an_adapter_is_refused_by_another_encoder(adapter: Adapter, tmp_path: Path) -> None:

@@ -14,9 +14,12 @@ import pytest
 
 from segflow.arrow import matrix, vector_column
 from segflow.config import TextConfig
+from segflow.errors import UserError
+from segflow.representation import text_cache
 from segflow.representation.encoder import Encoder, Progress, Vectors
 from segflow.representation.text import encode_new, journey_vectors
 from segflow.representation.text_cache import TextCache, keys_of
+from segflow_tests.compute.engines import sending
 from segflow_tests.representation.models import make_model
 
 
@@ -189,3 +192,37 @@ def test_whole_sessions_are_read_by_the_encoder_itself(tmp_path: Path) -> None:
     other = Encoder.load(TextConfig(encoder=str(make_model(tmp_path / "other", seed=1))))
     assert not cache.holds(other)
     assert not (journey_vectors(other, cache, sessions) == vectors).all()
+
+
+def test_other_machines_encode_the_same_vectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_cache, "_SHARD", 3)
+    config = TextConfig(encoder=str(make_model(tmp_path / "model")))
+    encoder = Encoder.load(config, threads=2)
+    texts = [f"{'red wine, ' * number}green tea" for number in range(8)]
+    told: dict[str, list[tuple[int, int]]] = {"here": [], "there": []}
+    here = TextCache(tmp_path / "here").vectors(encoder, texts, lambda *done: told["here"].append(done))
+    with sending(tmp_path / "exchange") as engine:
+        there = TextCache(tmp_path / "there").vectors(
+            encoder, texts, lambda *done: told["there"].append(done), engine=engine
+        )
+        assert len(engine.given) == 3
+        assert max(engine.given) < 5_000
+        # Nobody is asked when all is known.
+        TextCache(tmp_path / "there").vectors(encoder, texts, engine=engine)
+        assert len(engine.given) == 3
+    np.testing.assert_array_equal(here, there)
+    names = [sorted(file.name for file in shards(tmp_path / place)) for place in ("here", "there")]
+    assert names[0] == names[1]
+    assert told["there"] == [(3, 8), (6, 8), (8, 8)]
+    assert told["here"][-1] == (8, 8)
+
+
+def test_a_machine_with_another_encoder_makes_nothing(tmp_path: Path) -> None:
+    encoder = Encoder.load(TextConfig(encoder=str(make_model(tmp_path / "model", seed=2))))
+    make_model(tmp_path / "model", seed=3)
+    with (
+        sending(tmp_path / "exchange") as engine,
+        pytest.raises(UserError, match=r"text\.encoder: it is 'model@\S+' here and 'model@\S+' where the step runs"),
+    ):
+        TextCache(tmp_path / "cache").vectors(encoder, ["tea"], engine=engine)
+    assert not shards(tmp_path)

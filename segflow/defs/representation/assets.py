@@ -47,7 +47,7 @@ def item_embeddings(step: Step) -> None:
     cache = TextCache(step.config.text.cache)
     if not cache.holds(encoder):
         cache.adopt(encoder, step.storage.read(step.connection, tables.ITEM_EMBEDDINGS))
-    rows, looked = encode_new(encoder, items, cache, step.progress)
+    rows, looked = encode_new(encoder, items, cache, step.progress, step.engine)
     step.note(
         encoder=encoder.name,
         precision=encoder.precision,

@@ -26,6 +26,8 @@ from segflow.defs.results import Results, image
 from segflow.errors import UserError
 from segflow.events.days import Days, spans
 from segflow.pages import escaped, write_page
+from segflow.reading import Reader
+from segflow.reading.reader import Bounds
 from segflow.storage import ViolationsError, connect
 from segflow.tables import Table
 from segflow.tracking import Run
@@ -60,7 +62,7 @@ class Curve:
         return {**figures, "epochs": len(self._epochs), "best_epoch": best}
 
 
-class Step:
+class Step(Reader):
     """The hands of an asset body. Open it with `Step.open`."""
 
     def __init__(
@@ -72,11 +74,9 @@ class Step:
         run: Run,
         closing: ExitStack,
     ):
+        super().__init__(plan.name, segflow.config, segflow.storage, connection)
         self.context = context
-        self.config = segflow.config
-        self.storage = segflow.storage
         self.tracking = segflow.tracking
-        self.connection = connection
         self.run = run
         self._closing = closing
         self._plan = plan
@@ -173,10 +173,6 @@ class Step:
             self._told = time.monotonic()
             self.log(f"{self._plan.name}: {done:,} of {of:,}")
 
-    def view(self, table: Table, name: str | None = None, days: Days | None = None) -> None:
-        """A DuckDB view over the declared window of `table`, around all of the run's partitions or around `days`."""
-        self.storage.view(self.connection, table, name=name, where=self.bounds(table, days))
-
     def previous(self, table: Table, name: str, days: Days | None = None) -> None:
         """A DuckDB view over what the step's own `table` holds before this run, of all partitions or of `days`."""
         self.storage.view(self.connection, table, name=name, where={"day": days} if days else None)
@@ -198,24 +194,6 @@ class Step:
 
     def _rows_of_days(self, table: Table) -> dict[date, int]:
         return {key[0]: count for key, count in self.storage.rows(table).items() if isinstance(key[0], date)}
-
-    def read(self, table: Table, columns: list[str] | None = None, **where: date | str) -> pa.Table:
-        """The declared window of `table` as Arrow, ordered by its key; `where` narrows it to one partition.
-
-        Raises UserError when nothing is there.
-        """
-        bounds: dict[str, Any] = {**self.bounds(table), **where}
-        rows = self.storage.read(self.connection, table, columns=columns, where=bounds)
-        if rows.num_rows == 0 and table.partitions:
-            wanted = ", ".join(f"{key} {_spell(value)}" for key, value in bounds.items())
-            raise UserError(
-                f"{self._plan.name}: {table.name} has no rows for {wanted}; materialize those partitions first"
-            )
-        return rows
-
-    def query(self, statement: str) -> pa.Table:
-        """The rows of a statement over the views."""
-        return self.connection.sql(statement).to_arrow_table()
 
     def write(
         self,
@@ -256,6 +234,7 @@ class Step:
         written = self.storage.commit(
             self.connection, table, staged, self._keys(days), commit=facts, version=version, allowed=allowed
         )
+        self._versions.pop(table.name, None)
         self._results.wrote(written)
 
     def aspects(self, table: Table, digests: Mapping[str, Mapping[str, str]]) -> None:
@@ -346,7 +325,7 @@ class Step:
         ]
         return dict(zip(self.keys, self.run.children(children, self._started), strict=True))
 
-    def bounds(self, table: Table, days: Days | None = None) -> Mapping[str, Any]:
+    def bounds(self, table: Table, days: Days | None = None) -> Bounds:
         """The declared window of `table` for this run or for `days` of it: partition column -> half-open range."""
         window: Window = self._plan.reads[table]
         if window.days is None or not table.partitions:
@@ -365,7 +344,3 @@ def storage_key(key: str) -> Partition:
     if "|" not in key:
         return (date.fromisoformat(key),)
     return (partition_day(key), segment_of(key))
-
-
-def _spell(value: Any) -> str:
-    return f"{value[0]} to {value[1]} (exclusive)" if isinstance(value, tuple) else str(value)

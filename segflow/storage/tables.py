@@ -148,31 +148,33 @@ class Storage:
         name: str | None = None,
         where: Mapping[str, tuple[Key, Key] | Key] | None = None,
         version: int | None = None,
-    ) -> None:
-        """Create the DuckDB view `name` (default: the table's name) over the table.
+    ) -> int | None:
+        """Create the DuckDB view `name` (default: the table's name) over the table; the version that it shows.
 
         `where` maps a partition column to one key or to a half-open range [first, last); only those files are read. A
-        table that was never written is an empty view with the right columns. Raises UserError for files that are not as they
-        were written (``checksums``).
+        table that was never written is an empty view with the right columns, of no version. Raises UserError for files that
+        are not as they were written (``checksums``).
         """
         view = name or table.name
         opened = self.open(table, version)
+        shown = None if opened is None else opened.version()
         files = [] if opened is None else opened.file_uris(filters(table, where or {}))
         if not files:
             columns = ", ".join(f"NULL::{column.type} AS {identifier(column.name)}" for column in table.columns)
             connection.execute(f"CREATE OR REPLACE TEMP VIEW {identifier(view)} AS SELECT {columns} LIMIT 0")
-            return
+            return shown
         if self.is_local:
             paths = [path_of(file) for file in files]
             if found := checksums.damages(self.folder(table), paths):
                 raise UserError(what_to_do(table, found))
             files_view(connection, table, view, paths)
-            return
+            return shown
         # DuckDB's wheel has no object-store reader; Arrow streams the same files with the table's own credentials.
         assert opened is not None
         source = f"segflow_{view}"
         connection.register(source, opened.to_pyarrow_dataset(partitions=filters(table, where or {})))
         connection.execute(f"CREATE OR REPLACE TEMP VIEW {identifier(view)} AS SELECT * FROM {identifier(source)}")
+        return shown
 
     def read(
         self,
@@ -186,9 +188,15 @@ class Storage:
         """The rows as Arrow, ordered by the table's key. For tables known to fit in memory; else use `view`."""
         name = f"read_{table.name}"
         self.view(connection, table, name=name, where=where, version=version)
+        return self.ordered(connection, table, name, columns)
+
+    def ordered(
+        self, connection: duckdb.DuckDBPyConnection, table: Table, view: str, columns: Sequence[str] | None = None
+    ) -> pa.Table:
+        """The rows of a `view` over the table as Arrow, ordered by the table's key."""
         selected = ", ".join(identifier(column) for column in columns or table.column_names)
         order = ", ".join(identifier(column) for column in table.key)
-        return connection.sql(f"SELECT {selected} FROM {identifier(name)} ORDER BY {order}").to_arrow_table()
+        return connection.sql(f"SELECT {selected} FROM {identifier(view)} ORDER BY {order}").to_arrow_table()
 
     def stage(
         self,

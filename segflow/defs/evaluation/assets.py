@@ -20,7 +20,9 @@ from segflow.defs.partitions import (
     THIS_AND_EARLIER_WEEKS,
     WEEKLY,
 )
-from segflow.defs.reading import (
+from segflow.defs.reading import stability_of
+from segflow.defs.step import Step
+from segflow.reading.rankers import (
     candidate_vectors,
     control_groups,
     global_ranker_of,
@@ -29,9 +31,7 @@ from segflow.defs.reading import (
     repeated_arms,
     segment_groups,
     segments_of,
-    stability_of,
 )
-from segflow.defs.step import Step
 from segflow.sql import load
 
 if TYPE_CHECKING:

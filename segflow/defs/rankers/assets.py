@@ -22,8 +22,11 @@ from segflow.defs.partitions import (
     WEEKLY,
     for_week_segment,
 )
-from segflow.defs.reading import (
-    LIST_WINDOWS,
+from segflow.defs.reading import LIST_WINDOWS
+from segflow.defs.step import Step, storage_key
+from segflow.errors import UserError
+from segflow.rankers.rules import digest_of_file
+from segflow.reading.rankers import (
     catalogue,
     global_ranker_of,
     item_vectors,
@@ -34,9 +37,6 @@ from segflow.defs.reading import (
     segments_of,
     strangers,
 )
-from segflow.defs.step import Step, storage_key
-from segflow.errors import UserError
-from segflow.rankers.rules import digest_of_file
 from segflow.tables import Table
 
 if TYPE_CHECKING:

@@ -13,17 +13,10 @@ from segflow import tables
 from segflow.defs.automation import FOLLOWS
 from segflow.defs.materializes import materializes
 from segflow.defs.partitions import CONFIG, SAME_WEEK, WEEKLY
-from segflow.defs.reading import (
-    LIST_WINDOWS,
-    catalogue,
-    global_ranker_of,
-    ranking_week,
-    segment_groups,
-    start_of,
-    strangers,
-)
+from segflow.defs.reading import LIST_WINDOWS
 from segflow.defs.step import Step
 from segflow.rankers.rules import digest_of_file
+from segflow.reading.rankers import catalogue, global_ranker_of, ranking_week, segment_groups, start_of, strangers
 from segflow.tracking.serving import bundle_of, promote, register
 
 if TYPE_CHECKING:

@@ -12,17 +12,9 @@ from segflow.arrow import conform, vector_column
 from segflow.defs.automation import CHANGES, FOLLOWS
 from segflow.defs.materializes import materializes
 from segflow.defs.partitions import CONFIG, DAILY, HISTORY, HISTORY_AND_WEEK, SAME_DAY, SAME_WEEK, SNAPSHOT, WEEKLY
-from segflow.defs.reading import (
-    FUSED_WINDOWS,
-    event_sequences,
-    events_with_category,
-    fused_views,
-    item_vectors,
-    start_of,
-    view_sources,
-    view_windows,
-)
+from segflow.defs.reading import FUSED_WINDOWS, events_with_category, fused_views, view_sources, view_windows
 from segflow.defs.step import Step
+from segflow.reading.rankers import event_sequences, item_vectors, start_of
 
 GROUP = "representation"
 _SLICE = 16_384

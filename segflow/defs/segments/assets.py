@@ -24,15 +24,7 @@ from segflow.defs.partitions import (
     THIS_AND_EARLIER_WEEKS,
     WEEKLY,
 )
-from segflow.defs.reading import (
-    FUSED_WINDOWS,
-    events_with_category,
-    fused_views,
-    namer_of,
-    start_of,
-    view_sources,
-    view_windows,
-)
+from segflow.defs.reading import FUSED_WINDOWS, events_with_category, fused_views, namer_of, view_sources, view_windows
 from segflow.defs.segments.reading import (
     POPULATION_WINDOWS,
     clustering_of,
@@ -43,6 +35,7 @@ from segflow.defs.segments.reading import (
     snapshot_of,
 )
 from segflow.defs.step import Step
+from segflow.reading.rankers import start_of
 from segflow.sql import load, render
 
 if TYPE_CHECKING:

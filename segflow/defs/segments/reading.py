@@ -9,8 +9,9 @@ import pyarrow.compute as pc
 
 from segflow import tables
 from segflow.defs.partitions import CONFIG, HISTORY, SNAPSHOT
-from segflow.defs.reading import events_with_category, fused_views, start_of
+from segflow.defs.reading import events_with_category, fused_views
 from segflow.defs.step import Step
+from segflow.reading.rankers import start_of
 from segflow.sql import render
 
 if TYPE_CHECKING:

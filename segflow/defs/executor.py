@@ -15,7 +15,8 @@ from dagster._core.execution.plan.objects import StepRetryData
 from dagster._core.execution.retries import RetryMode
 from dagster._core.executor.multiprocess import MultiprocessExecutor
 
-from segflow.defs.processes import end_with_parent, worker_tag
+from segflow.compute.processes import end_with_parent
+from segflow.defs.processes import worker_tag
 
 _CRASHED = "ChildProcessCrashException"
 # As many as a run: `run_retries.max_retries` in dagster.yaml, which does not count killed steps.

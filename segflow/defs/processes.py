@@ -1,46 +1,18 @@
-"""Processes that must not outlive what started them, and how to tell later whether one still lives.
+"""Names of processes, and how to tell later whether one still lives.
 
-Lives here: the watch over the parent, and names of processes. Does not live here: what is done about a process that is gone
-(``executor``, ``launcher``, ``reconcile``).
+Does not live here: what is done about a process that is gone (``executor``, ``launcher``, ``reconcile``), and how one ends with
+its parent (``segflow.compute.processes``).
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
 import socket
-import threading
 from collections.abc import Mapping
-from functools import cache
-from multiprocessing import connection
 from pathlib import Path
 
 PROCESS_TAG = "segflow/process"
 """Tag of a Dagster run: the run's id and the name of the process that works on it. A run that is made again inherits it."""
-
-
-@cache
-def end_with_parent() -> None:
-    """From now on this process is killed as soon as the one that started it is gone. Without such a parent nothing happens.
-
-    A killed run worker leaves its step processes behind, which would go on writing while the run is tried again. They hold
-    each other's pipes, so that no end of a file tells them; `multiprocessing` keeps one pipe for just this question. Killed,
-    not interrupted: an interrupt would record that somebody canceled the run.
-    """
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-    sentinel = parent.sentinel
-
-    def wait() -> None:
-        connection.wait([sentinel])
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    # A parent that is gone already must not have to wait for the thread to be scheduled.
-    if connection.wait([sentinel], timeout=0):
-        os.kill(os.getpid(), signal.SIGKILL)
-    threading.Thread(target=wait, name="end-with-parent", daemon=True).start()
 
 
 def this_process() -> str:

@@ -17,9 +17,9 @@ import pyarrow as pa
 from dagster._core.storage.tags import BACKFILL_ID_TAG
 
 from segflow.compute import Engine, open_engine
+from segflow.compute.processes import end_with_parent
 from segflow.defs.logged import dataset, run_tags, settings_of
 from segflow.defs.partitions import DAY, Window, segment_of
-from segflow.defs.processes import end_with_parent
 from segflow.defs.provenance import Provenance, partition_day
 from segflow.defs.resources import Segflow
 from segflow.defs.results import Results, image

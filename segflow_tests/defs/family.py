@@ -7,7 +7,7 @@ import os
 import time
 from multiprocessing.connection import Connection
 
-from segflow.defs.processes import end_with_parent
+from segflow.compute.processes import end_with_parent
 
 
 def child(pipe: Connection) -> None:

@@ -26,9 +26,10 @@ from dagster._grpc.client import DagsterGrpcClient
 from dagster._grpc.server import wait_for_grpc_server
 from dagster_shared.record import replace
 
+from segflow.compute.processes import end_with_parent
 from segflow.config import TrackingConfig
 from segflow.defs.launcher import WatchedRunLauncher
-from segflow.defs.processes import PROCESS_TAG, end_with_parent, is_gone, this_process, worker_of, worker_tag
+from segflow.defs.processes import PROCESS_TAG, is_gone, this_process, worker_of, worker_tag
 from segflow.defs.reconcile import tidy
 from segflow.tracking import Tracking
 from segflow.tracking.backfills import BACKFILL, PARENT, parent_of

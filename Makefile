@@ -18,7 +18,7 @@ endef
 export IMPORT_TIME
 
 .DEFAULT_GOAL := help
-.PHONY: help graph demo test test-slow test-faults test-ui test-postgres test-docs bench-events bench-representation bench-segments bench-rankers check format licences docs ui mlflow clean site
+.PHONY: help graph demo test test-slow test-faults test-ui test-postgres test-docs bench-events bench-representation bench-segments bench-rankers check format licences docs ui mlflow clean site bench-scale
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -75,6 +75,9 @@ bench-segments: $(VENV)/.dev ## segments chosen, fitted and assigned against sci
 
 bench-rankers: $(VENV)/.peers ## NDCG@10 on Complete Journey and MovieLens-100k, classics and the global ranker; speed of segment rankers and lists (about 30 minutes)
 	@PYTHONPATH=$(CURDIR)/$(VENV)/peers $(BIN)/python -m segflow_tests.benchmarks.bench_rankers
+
+bench-scale: $(VENV)/.dev ## how every stage grows with the log, up to 1e7 events, and events and sessions to 1e8 (needs 40 GB of disk, about two hours)
+	@$(BIN)/python -m segflow_tests.benchmarks.bench_scale
 
 check: $(VENV)/.dev ## style, types, architecture, definitions, licences, known vulnerabilities
 	@$(BIN)/ruff check .

@@ -111,6 +111,7 @@ def test_no_id_and_no_secret_is_written_or_said_and_who_is_erased_stays_away(tmp
     assert unread
     assert all("=(withheld)" in one and "@" not in one for one in unread)
 
+    (tmp_path / "out.csv").unlink()  # what is exported is out of reach
     _erased_and_read_again(project, rows)
 
 

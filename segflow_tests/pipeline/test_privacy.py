@@ -19,7 +19,7 @@ from segflow import tables
 from segflow_tests.pipeline.conftest import open_instance
 from segflow_tests.pipeline.project import EMBEDDED, SOURCE, Deployment, Project
 from segflow_tests.pipeline.searched import files_with
-from segflow_tests.planted import planted_log
+from segflow_tests.planted import START, planted_log
 
 pytestmark = pytest.mark.slow
 
@@ -129,11 +129,9 @@ def _erased_and_read_again(project: Project, rows: pd.DataFrame) -> None:
     source = project.folder / "events.csv"
     more = rows[rows["user"] == user].tail(3).assign(price="77.5")
     pd.concat([rows, more]).to_csv(source, index=False)
-    log_end = pd.to_datetime(rows["time"], errors="coerce").dropna().max().date()
-    first = log_end - timedelta(days=13)
-    again = project.segflow(
-        "backfill", f"{first}..{log_end}", "--assets", "source_files,items,users,user_edges,days", "--force"
-    )
+    span = f"{START + timedelta(weeks=8)}..{START + timedelta(days=69)}"
+    assets = "source_files,items,users,user_edges,days"
+    again = project.segflow("backfill", span, "--assets", assets, "--force")
     assert again.returncode == 0, again.stderr
     assert files_with(project.folder, pseudonym, user.encode(), leaving_out=OWN) == []
     with open_instance(project) as instance:

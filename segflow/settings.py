@@ -140,6 +140,7 @@ def _absolute(config: Config, folder: Path) -> Config:
             "compute": fix(config.compute, "spill", "exchange"),
             "tracking": fix(config.tracking, "root"),
             "report": fix(config.report, "folder"),
+            "retention": fix(config.retention, "log"),
         }
     )
 

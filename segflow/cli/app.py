@@ -16,7 +16,7 @@ GROUPS = {
     "Start": ("demo", "init", "generate", "check", "doctor", "completion"),
     "Make": ("run", "backfill", "sessions"),
     "Look": ("report", "compare", "export"),
-    "Remove": ("erase",),
+    "Remove": ("erase", "retain"),
 }
 _EXIT_CODES = """\b
 Exit codes: 0 all is well; 1 a mistake in use or a failed check; 2 an option

@@ -1,4 +1,4 @@
-"""The command that removes people: erase."""
+"""The commands that remove: people (erase), and what is no longer kept (retain)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from segflow.errors import UserError
 
 if TYPE_CHECKING:
     from segflow.erasure import Erased, Found
+    from segflow.erasure.retain import Due
 
 
 @click.command(epilog=example("segflow erase --user 4711 --dry-run"))
@@ -130,4 +131,44 @@ def _done(done: Erased) -> list[str]:
     return lines
 
 
-COMMANDS = (erase,)
+@click.command(epilog=example("segflow retain --dry-run"))
+@click.option("--dry-run", is_flag=True, help="Say what would go, and change nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option("what was found and removed")
+@click.pass_obj
+def retain(config: Path | None, dry_run: bool, yes: bool, as_json: bool) -> None:
+    """Remove what the settings under `retention` keep no longer.
+
+    Raw rows and quarantine, old weeks, older versions of tables, MLflow runs, pages, vectors of texts, checkpoints: each only if
+    its setting is there. What a kept week reads stays. What was made of removed rows stays too, and is not made again: a line in
+    `retention.log` remembers. Refused while a run is under way.
+    """
+    config = settle(config)
+    from segflow.erasure.retain import due
+    from segflow.erasure.retain import retain as remove
+    from segflow.settings import load
+
+    if as_json and not (yes or dry_run):
+        raise UserError("--json asks nothing; add --yes to remove, or --dry-run to look")
+    settings = load(config)
+    found = due(settings)
+    _say(_due(found), as_json)
+    if found and not dry_run:
+        if not yes:
+            click.confirm("Remove all this for good?", abort=True)
+        with watching(as_json) as watcher:
+            remove(settings, found, watcher)
+    if as_json:
+        put({"dry_run": dry_run, **found.facts()})
+
+
+def _due(found: Due) -> list[str]:
+    facts = found.facts()
+    lines = [f"{name}: {rows:,} rows" for name, rows in facts["rows"].items()]
+    lines += [f"{name}: {count:,} files of older versions" for name, count in facts["files_of_older_versions"].items()]
+    lines += [f"{kind}: {count:,} files" for kind, count in facts["files"].items()]
+    lines += [f"MLflow: {len(found.runs):,} runs"] if found.runs else []
+    return lines or ["nothing is due"]
+
+
+COMMANDS = (erase, retain)

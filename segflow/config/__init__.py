@@ -24,6 +24,7 @@ from segflow.config.representation import (
     UserEmbeddingConfig,
     View,
 )
+from segflow.config.retention import RetentionConfig
 from segflow.config.segments import ExportConfig, LedgerConfig, ProfileConfig, SegmentConfig
 from segflow.config.source import (
     WEEKDAYS,
@@ -184,6 +185,7 @@ class Config(Section):
     report: ReportConfig = ReportConfig()
     automation: AutomationConfig = AutomationConfig()
     metadata: MetadataConfig = MetadataConfig()
+    retention: RetentionConfig = RetentionConfig()
     seed: Seed = 0
 
     @model_validator(mode="after")

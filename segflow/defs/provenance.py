@@ -150,7 +150,11 @@ class Provenance:
                 )
 
     def stale(self, plan: Plan, keys: Sequence[str]) -> list[str]:
-        """Those of `keys` that were never made, or not from what is there now."""
+        """Those of `keys` that were never made, or not from what is there now; none that retention is done with."""
+        from segflow.defs.kept import Over
+
+        over = set(Over.read().among(plan, keys))
+        keys = [key for key in keys if key not in over]
         made = {table.name: self.made(table.name) for table in plan.tables}
         self.read_ahead(plan, keys)
         return [

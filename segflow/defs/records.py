@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
@@ -11,6 +13,7 @@ from dagster._core.storage.local_compute_log_manager import LocalComputeLogManag
 from dagster._core.storage.runs import SqliteRunStorage
 from dagster._core.storage.schedules import SqliteScheduleStorage
 
+from segflow.defs.provenance import Provenance
 from segflow.defs.reconcile import tidy
 from segflow.defs.resources import Segflow
 
@@ -37,6 +40,13 @@ def latest_run() -> str:
     """The id of the run that was created last; empty if there is none."""
     with dg.DagsterInstance.get() as instance:
         return next((one.run_id for one in instance.get_runs(limit=1)), "")
+
+
+@contextmanager
+def open_provenance() -> Iterator[Provenance]:
+    """What was made from what, by the records of `$DAGSTER_HOME`."""
+    with dg.DagsterInstance.get() as instance:
+        yield Provenance(instance)
 
 
 def places() -> tuple[list[Path], list[str]]:

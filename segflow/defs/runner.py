@@ -16,6 +16,7 @@ from dagster._core.storage.tags import MAX_RETRIES_TAG
 from dagster._core.utils import make_new_run_id
 
 from segflow.defs.jobs import ASSETS
+from segflow.defs.kept import Over
 from segflow.defs.materializes import PLANS, Plan
 from segflow.defs.partitions import CONFIG, stretches
 from segflow.defs.processes import worker_tag
@@ -109,7 +110,10 @@ class Runner:
 
     def stale(self, plan: Plan, keys: Sequence[str]) -> list[str]:
         """Those of `keys` that would be made."""
-        return list(keys) if self._force else self._provenance.stale(plan, keys)
+        if not self._force:
+            return self._provenance.stale(plan, keys)
+        over = set(Over.read().among(plan, keys))
+        return [key for key in keys if key not in over]
 
     def asset(self, job: str, plan: Plan, keys: Sequence[str], at_once: int | None = None) -> None:
         """One asset of `job`, a stage by itself: those of its partitions that are stale."""

@@ -18,6 +18,7 @@ from dagster._core.storage.tags import BACKFILL_ID_TAG
 
 from segflow.compute import Engine, open_engine
 from segflow.compute.processes import end_with_parent
+from segflow.defs.kept import Over
 from segflow.defs.logged import dataset, run_tags, settings_of
 from segflow.defs.partitions import DAY, Window, segment_of
 from segflow.defs.provenance import Provenance, partition_day
@@ -103,6 +104,7 @@ class Step(Reader):
         end_with_parent()
         # An asset without partitions may share its run with others that have some.
         keys = context.partition_keys if plan.partitions is not None else []
+        Over.read().require_none(plan, [str(key) for key in keys])
         span = "" if not keys else str(keys[0]) if len(keys) == 1 else f"{keys[0]}…{keys[-1]}"
         tags = run_tags(context, plan, span)
         if backfill := context.run.tags.get(BACKFILL_ID_TAG):

@@ -108,6 +108,23 @@ def forget(storage: Storage, table: Table) -> None:
             files.delete_file(f"_delta_log/{name}")
 
 
+def expire(
+    storage: Storage, connection: duckdb.DuckDBPyConnection, table: Table, partitions: Sequence[Partition]
+) -> None:
+    """Remove all rows of the partitions, in one commit."""
+    columns = ", ".join(f"NULL::{column.type} AS {identifier(column.name)}" for column in table.columns)
+    storage.write(connection, table, f"SELECT {columns} LIMIT 0", partitions, commit={"why": "retention"})
+
+
+def prune(storage: Storage, table: Table, days: int, dry_run: bool = False) -> int:
+    """Remove data files that no version of the last `days` days reads; returns how many. Those versions stay readable."""
+    opened = storage.open(table)
+    if opened is None:
+        return 0
+    gone = opened.vacuum(retention_hours=24 * days, dry_run=dry_run, enforce_retention_duration=False, full=True)
+    return len(gone)
+
+
 def left(storage: Storage, connection: duckdb.DuckDBPyConnection, table: Table) -> tuple[int, list[str]]:
     """How many files there are below the table, of all versions, and which of them hold one of the users.
 

@@ -44,7 +44,7 @@ SOURCE_FILES = Table(
 
 RAW_EVENTS = Table(
     "raw_events",
-    "Source rows mapped to the event schema, with their file and row number. Nothing is dropped here.",
+    "Source rows mapped to the event schema, with their file and row number. None is dropped here but those of erased users.",
     columns_made_from(
         ["source file", "settings"],
         day("the event; rows without a usable date are kept on the last day of their file"),

@@ -141,6 +141,45 @@ def test_what_a_killed_erasure_left_is_found_again(storage: Storage, connection:
     assert any(one.endswith(".parquet") for one in named)
 
 
+def test_partitions_that_are_kept_no_longer_go_in_one_commit(place: Storage, connection: Connection) -> None:
+    fill(place, connection)
+    version = place.version(tables.USER_SEGMENTS)
+    erasing.expire(place, connection, tables.USER_SEGMENTS, [(WEEKS[0],)])
+    assert place.version(tables.USER_SEGMENTS) == (version or 0) + 1
+    assert place.partitions(tables.USER_SEGMENTS) == [(WEEKS[1],)]
+    erasing.expire(place, connection, tables.USER_SEGMENTS, [(WEEKS[0],)])
+    assert place.version(tables.USER_SEGMENTS) == (version or 0) + 1, "nothing was left to do"
+    assert place.read(connection, tables.USER_SEGMENTS, version=version).num_rows > len(OTHERS), "until it is forgotten"
+    erasing.forget(place, tables.USER_SEGMENTS)
+    assert b"user42" not in bytes_of(Storage(f"{place.root}/user_segments")).replace(b"user421", b"").replace(
+        b"user42-b", b""
+    )
+
+
+def test_older_versions_go_by_their_age(storage: Storage, connection: Connection) -> None:
+    fill(storage, connection)
+    folder = Path(storage.uri(tables.EVALUATION_REPORT))
+    first = [
+        file for file in folder.rglob("*.parquet") if b"0.25" in str(parquet.read_table(file).to_pylist()).encode()
+    ]
+    assert erasing.prune(storage, tables.EVALUATION_REPORT, 3, dry_run=True) == 0
+    for file in (folder / "_delta_log").glob("*.json"):
+        # As if all of it had happened ten days ago.
+        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        for line in lines:
+            for entry in line.values():
+                for name in ("deletionTimestamp", "timestamp", "modificationTime"):
+                    if name in entry:
+                        entry[name] -= 10 * 86_400_000
+        file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    assert erasing.prune(storage, tables.EVALUATION_REPORT, 11, dry_run=True) == 0
+    assert erasing.prune(storage, tables.EVALUATION_REPORT, 3, dry_run=True) == len(first) > 0
+    assert all(file.exists() for file in first)
+    assert erasing.prune(storage, tables.EVALUATION_REPORT, 3) == len(first)
+    assert not any(file.exists() for file in first)
+    assert storage.rows(tables.EVALUATION_REPORT) == {(WEEKS[0],): 1, (WEEKS[1],): 1}
+
+
 def test_a_log_entry_that_names_a_user_is_seen(storage: Storage, connection: Connection) -> None:
     write(storage, connection, tables.USERS, [{"user_id": "user42", "attribute": "age", "value": "30"}])
     write(storage, connection, tables.USERS, [{"user_id": "user43", "attribute": "age", "value": "30"}])

@@ -1,4 +1,4 @@
-"""Closing what killed processes left open: runs of Dagster, MLflow runs of steps, parents of backfills.
+"""Closing what killed processes left open: runs of Dagster and their slots, MLflow runs of steps, parents of backfills.
 
 The sensor does so while a daemon runs; `segflow run` does so when it starts. What belongs to another Dagster instance or to
 processes of another machine is left alone.
@@ -20,6 +20,8 @@ from segflow.tracking.backfills import end_parents
 from segflow.tracking.orphans import PROCESS, close_orphans
 
 _STEP_OVER = {StepEventStatus.SUCCESS, StepEventStatus.FAILURE, StepEventStatus.SKIPPED}
+# A run of `segflow run` names its process when it is created, and may not come to more.
+_UNDER_WAY = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
 _BACKFILL_OVER = {
     BulkActionStatus.COMPLETED: "FINISHED",
     BulkActionStatus.COMPLETED_SUCCESS: "FINISHED",
@@ -43,6 +45,7 @@ def reconcile(context: dg.SensorEvaluationContext) -> dg.SkipReason:
 def tidy(instance: dg.DagsterInstance, tracking: Tracking) -> str:
     """Close what is over; returns a sentence on what was closed, empty if nothing was."""
     failed = _fail_dead_runs(instance)
+    _free_slots(instance)
     closed = close_orphans(tracking, _over(instance))
     ended = end_parents(tracking, _backfill_status(instance))
     found = {"runs": failed, "MLflow runs": len(closed), "parents of backfills": len(ended)}
@@ -55,13 +58,24 @@ def _fail_dead_runs(instance: dg.DagsterInstance) -> int:
     The daemon may be on another host than the code: then its launcher cannot look for the process, but the sensor, which is
     evaluated by the code server, can.
     """
-    under_way = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
+    under_way = instance.get_runs(dg.RunsFilter(statuses=_UNDER_WAY))
     dead = [run for run in under_way if is_gone(worker_of(run.run_id, run.tags))]
     for run in dead:
         # It may have come to its end since it was looked up.
         if (found := instance.get_run_by_id(run.run_id)) and not found.is_finished:
             instance.report_run_failed(found, "its process is gone")
     return len(dead)
+
+
+def _free_slots(instance: dg.DagsterInstance) -> None:
+    """Give back the places in the pool of steps that dead processes of this host hold.
+
+    Where no daemon runs, nobody else does: the next steps would wait for them for ever.
+    """
+    held = instance.event_log_storage.get_concurrency_run_ids()
+    for run in instance.get_runs(dg.RunsFilter(run_ids=list(held))) if held else ():
+        if run.is_finished and is_gone(worker_of(run.run_id, run.tags)):
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 
 
 def _over(instance: dg.DagsterInstance) -> Callable[[Mapping[str, str]], str | None]:

@@ -195,6 +195,33 @@ def test_what_is_over_is_closed_and_nothing_else(instance: dg.DagsterInstance, t
         tracking.client.set_terminated(run_id)
 
 
+def test_slots_of_dead_processes_are_given_back(instance: dg.DagsterInstance, tracking: Tracking, dead: str) -> None:
+    """Where no daemon runs, the next step would wait for them for ever."""
+    instance.event_log_storage.set_concurrency_slots("segflow", 2)
+    runs = {name: started_run(instance, process) for name, process in {"over": dead, "alive": this_process()}.items()}
+    for run in runs.values():
+        instance.event_log_storage.claim_concurrency_slot("segflow", run.run_id, "step")
+    assert tidy(instance, tracking) == "closed 1 runs"
+    held = instance.event_log_storage.get_concurrency_info("segflow")
+    assert held.active_run_ids == {runs["alive"].run_id}
+
+
+def test_a_run_that_was_killed_before_it_began_is_failed(
+    instance: dg.DagsterInstance, tracking: Tracking, dead: str
+) -> None:
+    @dg.job
+    def job() -> None: ...
+
+    for process, expected in ((dead, "FAILURE"), (this_process(), "NOT_STARTED")):
+        run_id = make_new_run_id()
+        tags = {PROCESS_TAG: f"{run_id}@{process}"}
+        instance.create_run_for_job(job, run_id=run_id, tags=tags, status=dg.DagsterRunStatus.NOT_STARTED)
+        tidy(instance, tracking)
+        found = instance.get_run_by_id(run_id)
+        assert found is not None
+        assert found.status.value == expected
+
+
 @pytest.mark.parametrize(
     ("status", "expected"),
     [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import time
@@ -22,6 +21,7 @@ from segflow.tracking import Tracking
 from segflow.tracking.backfills import BACKFILL, PARENT, search
 from segflow.tracking.orphans import CLOSED
 from segflow_tests.faults.daemon import KINDS, Daemon, daemon, opened
+from segflow_tests.faults.days import commits
 from segflow_tests.pipeline.project import Project
 from segflow_tests.planted import PlantedLog, planted_log
 
@@ -79,19 +79,6 @@ def records(instance: dg.DagsterInstance, table: str) -> Counter[tuple[str, str]
 
 def rows_of(project: Project, table: str) -> list[dict[str, Any]]:
     return project.read(tables.ALL[table]).to_pylist()
-
-
-def commits(project: Project, table: str) -> Counter[str]:
-    """Partition -> in how many commits its files were written."""
-    found: Counter[str] = Counter()
-    for file in sorted((project.folder / "data" / "tables" / table / "_delta_log").glob("*.json")):
-        added = {
-            tuple(action["add"]["partitionValues"].values())
-            for line in file.read_text(encoding="utf-8").splitlines()
-            if "add" in (action := json.loads(line))
-        }
-        found.update(str(key[0]) for key in added)
-    return found
 
 
 def check_nothing_is_left(project: Project, instance: dg.DagsterInstance, running: Daemon, backfill: str) -> None:

@@ -76,7 +76,36 @@ def changed(old: str, new: str) -> str:
             r"preset: unknown preset .*mean 'complete_journey_types'.*; known: ",
         ),
         (MINIMAL + "segments: {k_min: 9, k_max: 3}\n", r"segments: k_min \(9\) must not exceed k_max \(3\)"),
-        ("a: [1,\n", r"not valid YAML: "),
+        (
+            changed("calendar:", "  inputs: {more: {path: m.csv, frmat: csv}}\ncalendar:"),
+            r"source\.inputs\.more\.frmat: unknown key \(did you mean 'format'\?\)",
+        ),
+        (MINIMAL + "seed: 1\nseed: 2\n", r"line 8: the key 'seed' stands twice; remove one"),
+        (changed("2024-01-03", "2024-02-30"), r"line 6: '2024-02-30' is no timestamp: day is out of range for month"),
+        (MINIMAL + "seed: 1" + "0" * 5000, r"line 7: '10{59}' is no int"),
+        (MINIMAL + "sessions: &own {gap_minutes: *own}\n", r"line 7: \*own stands inside itself"),
+        (MINIMAL + "seed: " + "[" * 3000 + "]" * 3000, r"line 7: nested deeper than 30 levels"),
+        (MINIMAL + 'preset: "a\\0b"\n', r"line 7: holds a character that no text may hold"),
+        (MINIMAL + 'preset: "two\\nlines"\n', r"unknown preset 'two lines'"),
+        (MINIMAL + "cleaning: {type_weights: {view: .inf}}\n", r"type_weights\.view: .*finite"),
+        (MINIMAL + "".join(f"k{number}: 1\n" for number in range(3000)), r"k0: unknown key.*and 2,980 more mistakes"),
+        (changed("2024-01-03", "0001-01-01"), r"calendar\.start: .*greater than or equal to 1900-01-01"),
+        (
+            changed("log.csv", "~no_such_user/log.csv"),
+            r"'~no_such_user/log\.csv': no such user's home; write the path without ~",
+        ),
+        (changed("log.csv", '""'), r"source\.events\.path: .*at least 1 character"),
+        (changed("path: log.csv", "path: l\n    timezone: localtime"), r"unknown time zone 'localtime'"),
+        (
+            changed("path: log.csv", "path: l\n    csv: {delimiter: '|', quote: '|'}"),
+            r"csv: quote: '\|' is in the delim",
+        ),
+        (changed("path: log.csv", "path: l\n    csv: {quote: “}"), r"csv: quote: '“' cannot be one; use ASCII"),
+        (
+            changed("path: log.csv", "path: l\n    csv: {columns: [a, A]}"),
+            r"csv: columns: 'a' is empty or stands twice",
+        ),
+        ("a: [1,\n", r"not valid YAML: line 2: "),
         ("- a\n", r"expected keys and values, found list"),
         ("", r"expected keys and values, found NoneType"),
     ],
@@ -87,6 +116,35 @@ def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:
         load(path)
     assert str(raised.value).startswith(f"{path}: ")
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (MINIMAL.encode() + b"preset: caf\xe9\n", r"line 7: is not UTF-8; save the file as UTF-8"),
+        (MINIMAL.encode() + b"# " + b"x" * 10_000_000, r"has 10 MB, far more than settings have"),
+    ],
+)
+def test_bytes_that_are_no_settings(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "segflow.yaml").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        load(tmp_path / "segflow.yaml")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_marks_of_the_encoding_are_no_mistake(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "segflow.yaml").write_bytes(MINIMAL.encode(encoding))
+    assert load(tmp_path / "segflow.yaml").calendar.start == date(2024, 1, 3)
+
+
+def test_what_is_too_long_for_a_path_is_none(tmp_path: Path) -> None:
+    assert load(settings(tmp_path, MINIMAL + f"text: {{encoder: {'x' * 5000}}}\n")).text.encoder == "x" * 5000
+
+
+def test_keys_that_are_merged_do_not_stand_twice(tmp_path: Path) -> None:
+    text = MINIMAL + "sessions: &own {gap_minutes: 7}\ncleaning: {bots: {<<: {events_per_day: 9}, enabled: false}}\n"
+    config = load(settings(tmp_path, text))
+    assert (config.cleaning.bots.events_per_day, config.cleaning.bots.enabled) == (9, False)
 
 
 def test_all_mistakes_come_at_once(tmp_path: Path) -> None:

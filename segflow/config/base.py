@@ -15,9 +15,9 @@ def did_you_mean(near: list[str]) -> str:
 
 
 class Section(BaseModel):
-    """A part of the settings; unknown keys are errors and values do not change after loading."""
+    """A part of the settings; unknown keys are errors and values do not change after loading. Numbers are finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def _without_secret(address: str) -> str:

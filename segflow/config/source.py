@@ -14,6 +14,7 @@ from segflow.config.base import Address, Section, did_you_mean
 from segflow.errors import UserError
 
 WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+_EARLIEST, _LATEST = date(1900, 1, 1), date(2200, 1, 1)
 
 
 class CsvDialect(Section):
@@ -25,13 +26,29 @@ class CsvDialect(Section):
     columns: list[str] = Field(default_factory=list, description="column names of files that have no header line")
     missing: list[str] = Field(default_factory=list, description="texts that stand for a missing value, such as NA")
     encoding: Literal["utf-8", "utf-16", "latin-1"] = Field("utf-8", description="encoding of the text")
-    skip: int = Field(0, ge=0, description="lines above the header")
+    skip: int = Field(0, ge=0, le=1_000_000, description="lines above the header")
+
+    @model_validator(mode="after")
+    def _distinct(self) -> CsvDialect:
+        marks = {"delimiter": self.delimiter, "quote": self.quote, "escape": self.escape}
+        for name, mark in marks.items():
+            if mark and (set(mark) & {"\n", "\r"} or not mark.isascii()):
+                raise ValueError(f"{name}: '{mark}' cannot be one; use ASCII characters, and no line break")
+        for name in ("quote", "escape"):
+            if self.delimiter and marks[name] and str(marks[name]) in self.delimiter:
+                raise ValueError(f"{name}: '{marks[name]}' is in the delimiter '{self.delimiter}'; change one of them")
+        lowered = [name.lower() for name in self.columns]
+        if repeated := [name for name in self.columns if not name.strip() or lowered.count(name.lower()) > 1]:
+            raise ValueError(f"columns: '{repeated[0]}' is empty or stands twice; name each column once")
+        return self
 
 
 class Input(Section):
     """Files of one layout. They may differ in columns; every file is mapped by its own."""
 
-    path: Address = Field(description="file, folder, glob or object-store URI; `package:NAME/path` is a packaged file")
+    path: Address = Field(
+        min_length=1, description="file, folder, glob or object-store URI; `package:NAME/path` is a packaged file"
+    )
     format: Literal["auto", "parquet", "csv", "json"] = Field("auto", description="`auto` reads it off the file name")
     csv: CsvDialect = CsvDialect()
 
@@ -68,7 +85,8 @@ class EventSource(Input):
     @field_validator("timezone")
     @classmethod
     def _known_zone(cls, zone: str) -> str:
-        if zone not in available_timezones():
+        # What the machine has set is no zone of the log's.
+        if zone not in available_timezones() - {"localtime"}:
             near = difflib.get_close_matches(zone, sorted(available_timezones()), n=1)
             raise ValueError(f"unknown time zone '{zone}'{did_you_mean(near)}; use an IANA name such as Europe/Paris")
         return zone
@@ -95,7 +113,7 @@ class ItemSource(Section):
     """The catalogue. Without one, items are what the events name and their text is their id."""
 
     path: Address | None = Field(
-        None, description="as for events; none reads the catalogue's columns off the event files"
+        None, min_length=1, description="as for events; none reads the catalogue's columns off the event files"
     )
     format: Literal["auto", "parquet", "csv", "json"] = Field("auto", description="`auto` reads it off the file name")
     csv: CsvDialect = CsvDialect()
@@ -173,8 +191,10 @@ def _several(mapped: str | list[str]) -> set[str]:
 class CalendarConfig(Section):
     """Which days and weeks exist as partitions. Days are UTC."""
 
-    start: date = Field(description="first day of the log")
-    end: date | None = Field(None, description="day after the last day of a closed log; none while the log goes on")
+    start: date = Field(ge=_EARLIEST, le=_LATEST, description="first day of the log")
+    end: date | None = Field(
+        None, ge=_EARLIEST, le=_LATEST, description="day after the last day of a closed log; none while the log goes on"
+    )
     week_starts: Literal[WEEKDAYS] = Field("monday", description="first day of a snapshot week")  # type: ignore[valid-type]
     history_weeks: int = Field(52, ge=2, le=520, description="weeks before a snapshot that models may see")
 

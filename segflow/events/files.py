@@ -263,6 +263,7 @@ _MENDS = {
     "unterminated quote": "close that quote, or set `csv.quote` and `csv.escape`",
     "not utf-8": "set `csv.encoding`, for instance to latin-1",
     "Maximum line size": "a quote may be left open before it; close it, or set `csv.quote`",
+    "invalid state": "a line may end unlike the others; end all lines alike, with LF or with CRLF",
     "Permission denied": "allow reading it",
     "JSON": "correct or remove that record",
 }

@@ -24,11 +24,14 @@ OVERFLOW = "source_overflow"
 """Fields of a CSV row beyond its header, as text; only in queries that are made for a mapping."""
 
 _OWN = ("source_file", "source_row", OVERFLOW)
-_EXTRA = [f"source_extra_{number}" for number in range(8)]
+_MOST_EXTRA = 8
+_MOST_KEYS = 1000
 _HEAD = 65_536
 # DuckDB refuses longer rows, so a quote that is left open to the end of the file can only stand in so many last bytes.
 _LONGEST_ROW = 2_097_152
 _JSON_SAMPLE = 200_000
+_NUMBERED = re.compile(r"_\d+$")
+_LINE_END = re.compile("\r\n|\n|\r")
 _CODECS = {"utf-8": "utf-8-sig", "utf-16": "utf-16", "latin-1": "latin-1"}
 
 
@@ -51,12 +54,15 @@ class Layout:
 class _Header:
     """What is known of one file before its rows are read.
 
-    kinds: a format's own types, only for comparison. form: the delimiter of CSV, DuckDB's `format` of JSON.
+    kinds: a format's own types, only for comparison. form: the delimiter of CSV, DuckDB's `format` of JSON. blank, end: of CSV,
+    the blank lines between those to skip and the first row, and what that row ends in.
     """
 
     names: tuple[str, ...]
     kinds: tuple[str, ...]
     form: str = ""
+    blank: int = 0
+    end: str = ""
 
 
 def kind_of(source: Input, files: Sequence[SourceFile]) -> str:
@@ -96,7 +102,7 @@ def layouts(
     empty = []
     for file in files:
         with reading(file.path):
-            header = _header(connection, kind, file, source.csv)
+            header = _header(connection, kind, file, source.csv, mapped or ())
         if header is None:
             empty.append(file)
             continue
@@ -113,7 +119,9 @@ def layouts(
     return found, empty
 
 
-def _header(connection: duckdb.DuckDBPyConnection, kind: str, file: SourceFile, dialect: CsvDialect) -> _Header | None:
+def _header(
+    connection: duckdb.DuckDBPyConnection, kind: str, file: SourceFile, dialect: CsvDialect, mapped: Collection[str]
+) -> _Header | None:
     """The columns of a file; None when it holds no row."""
     if file.size == 0:
         return None
@@ -123,10 +131,10 @@ def _header(connection: duckdb.DuckDBPyConnection, kind: str, file: SourceFile, 
         schema = metadata.schema.to_arrow_schema()
         _refuse_repeated(file, schema.names)
         return _Header(tuple(schema.names), tuple(map(str, schema.types))) if metadata.num_rows else None
-    return _json_header(connection, file) if kind == "json" else _csv_header(file, dialect)
+    return _json_header(connection, file, mapped) if kind == "json" else _csv_header(file, dialect)
 
 
-def _json_header(connection: duckdb.DuckDBPyConnection, file: SourceFile) -> _Header | None:
+def _json_header(connection: duckdb.DuckDBPyConnection, file: SourceFile, mapped: Collection[str]) -> _Header | None:
     with file.stream() as stream:
         start = stream.read(_HEAD).removeprefix(codecs.BOM_UTF8).lstrip()
     if not start:
@@ -138,8 +146,43 @@ def _json_header(connection: duckdb.DuckDBPyConnection, file: SourceFile) -> _He
         f"DESCRIBE SELECT * FROM read_json({literal(readable(connection, file))}, format = {literal(form)}, "
         f"sample_size = {_JSON_SAMPLE}, maximum_depth = 1)"
     ).fetchall()
-    names = tuple(row[0] for row in inferred)
+    names = _usable(row[0] for row in inferred)
+    lowered = {name.lower() for name in names}
+    # What differs in case only is given a number; what is not taken for rows is one column.
+    if names == ("json",) or any(
+        _NUMBERED.sub("", name).lower() in lowered for name in names if _NUMBERED.search(name)
+    ):
+        names = _json_keys(connection, file, form, mapped)
     return _Header(names, ("VARCHAR",) * len(names), form)
+
+
+def _json_keys(
+    connection: duckdb.DuckDBPyConnection, file: SourceFile, form: str, mapped: Collection[str]
+) -> tuple[str, ...]:
+    """The commonest keys of a file whose columns the engine cannot tell: records are no objects, or have hundreds of keys, or
+    keys differ in case only. Of these, the mapped or the commonest one counts.
+    """
+    records = (
+        f"SELECT record FROM read_json({literal(readable(connection, file))}, format = {literal(form)}, "
+        f"columns = {{record: 'JSON'}}, records = 'false') LIMIT {_JSON_SAMPLE}"
+    )
+    found = connection.execute(
+        f"SELECT key FROM (SELECT unnest(json_keys(record)) AS key FROM ({records})) "
+        f"GROUP BY key ORDER BY count(*) DESC, key LIMIT {_MOST_KEYS}"
+    ).fetchall()
+    keys = [key for (key,) in found]
+    chosen = {key.lower(): key for key in (*reversed(keys), *(key for key in mapped if key in keys))}
+    names = _usable(chosen.values())
+    if not names:
+        raise UserError(
+            f'{file.path}: its records are no JSON objects with keys; write one such as {{"user": 1}} a line'
+        )
+    return names
+
+
+def _usable(names: Iterable[str]) -> tuple[str, ...]:
+    """Without those that SQL cannot spell, and that no setting can name."""
+    return tuple(name for name in names if name and "\0" not in name)
 
 
 def _csv_header(file: SourceFile, dialect: CsvDialect) -> _Header | None:
@@ -151,20 +194,29 @@ def _csv_header(file: SourceFile, dialect: CsvDialect) -> _Header | None:
     rest = io.StringIO(text, newline="")
     for _ in range(dialect.skip):
         rest.readline()
-    body = rest.read().lstrip("\r\n")
-    if not body.strip():
+    above = rest.read()
+    body = above.lstrip("\r\n")
+    blank = len(_LINE_END.findall(above[: len(above) - len(body)]))
+    if not body.strip("\r\n"):
         return None
     quote = '"' if dialect.quote is None else dialect.quote
+    if len(set(_LINE_END.findall(text[: len(text) - len(body)]) + _LINE_END.findall(body)[:1])) > 1:
+        # The engine would find no row at all, without a word.
+        raise UserError(
+            f"{file.path}: its first lines end in different ways; end all lines alike, with LF or with CRLF"
+        )
     delimiter = dialect.delimiter or _delimiter(re.split(r"[\r\n]", body)[0], quote)
+    names, consumed = _first_row(body, delimiter, quote)
     if dialect.columns:
         names = list(dialect.columns)
     else:
-        names, consumed = _first_row(body, delimiter, quote)
-        if not body[consumed:].strip() and len(start) < _HEAD:
+        if not body[consumed:].strip("\r\n") and len(start) < _HEAD:
             return None
     _refuse_repeated(file, names)
     _refuse_open_quote(file, delimiter, quote, dialect)
-    return _Header(tuple(names), ("VARCHAR",) * len(names), delimiter)
+    return _Header(
+        tuple(names), ("VARCHAR",) * len(names), delimiter, blank, "".join(_LINE_END.findall(body[:consumed])[-1:])
+    )
 
 
 def _delimiter(line: str, quote: str) -> str:
@@ -175,7 +227,8 @@ def _delimiter(line: str, quote: str) -> str:
 def _first_row(body: str, delimiter: str, quote: str) -> tuple[list[str], int]:
     """The fields of the first row, nameless ones numbered, and how many characters it takes."""
     if len(delimiter) > 1:
-        line = body.splitlines(keepends=True)[0]
+        found = _LINE_END.search(body)
+        line = body[: found.end()] if found else body
         fields, consumed = [one.strip().strip(quote or None) for one in line.split(delimiter)], len(line)
     else:
         stream = io.StringIO(body, newline="")
@@ -187,7 +240,7 @@ def _first_row(body: str, delimiter: str, quote: str) -> tuple[list[str], int]:
             quoting=csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE,
         )
         fields, consumed = next(rows), stream.tell()
-    return [name.strip() or f"column{number}" for number, name in enumerate(fields)], consumed
+    return [name.replace("\0", "").strip() or f"column{number}" for number, name in enumerate(fields)], consumed
 
 
 def _refuse_repeated(file: SourceFile, names: Sequence[str]) -> None:
@@ -233,7 +286,7 @@ def _parquet(connection: duckdb.DuckDBPyConnection, files: tuple[SourceFile, ...
         f"hive_partitioning = {hive}, hive_types_autocast = false)"
     )
     described = connection.execute(f"DESCRIBE SELECT * EXCLUDE (source_path, file_row_number) {rows}").fetchall()
-    columns = {row[0]: row[1] for row in described if row[0] not in _OWN}
+    columns = {row[0]: row[1] for row in described if row[0] not in _OWN and _usable(row[:1])}
     base = len(_unescaped(paths[0])) - len(files[0].name)
     selected = _listing(columns)
     return Layout(
@@ -257,23 +310,31 @@ def _text(
     """CSV or JSON. Text is cast later, field by field, so that one bad value costs one row and not the file."""
     first, header = group[0]
     own = [name for name in header.names if name not in first.hive]
-    overflow = kind == "csv" and mapped is not None
+    extra = _extra(header.names) if kind == "csv" and mapped is not None else []
     late = () if kind == "csv" else tuple(name for name in mapped or () if name not in (*own, *first.hive))
     parts = []
     for file, one in group:
         path = literal(readable(connection, file))
         table = f"read_json({path}, format = {literal(one.form)}, columns = {_all_text([*one.names, *late])})"
         if kind == "csv":
-            table = _read_csv(path, one, dialect, [*one.names, *(_EXTRA if overflow else [])])
-        beyond = f", nullif(concat_ws({literal(one.form)}, {', '.join(_EXTRA)}), '') AS {OVERFLOW}"
+            table = _read_csv(path, one, dialect, [*one.names, *extra])
+        beyond = f", nullif(concat_ws({literal(one.form)}, {', '.join(extra)}), '') AS {OVERFLOW}"
         hive = "".join(f"{_hive(value)} AS {identifier(key)}, " for key, value in file.hive.items())
         # Row numbers must count inside each file, in file order.
         parts.append(
             f"SELECT {_listing([*own, *late])}{hive}{literal(file.name)} AS source_file, "
-            f"row_number() OVER () - 1 AS source_row{beyond if overflow else ''} FROM {table}"
+            f"row_number() OVER () - 1 AS source_row{beyond if extra else ''} FROM {table}"
         )
     columns = dict.fromkeys((name for name in (*own, *first.hive) if name not in _OWN), "VARCHAR")
-    return Layout(columns, tuple(file for file, _ in group), " UNION ALL ".join(parts), late, overflow)
+    return Layout(columns, tuple(file for file, _ in group), " UNION ALL ".join(parts), late, bool(extra))
+
+
+def _extra(names: Iterable[str]) -> list[str]:
+    """Names for fields beyond the header that no column has."""
+    prefix, taken = "source_extra_", {name.lower() for name in names}
+    while any(name.startswith(prefix) for name in taken):
+        prefix += "_"
+    return [f"{prefix}{number}" for number in range(_MOST_EXTRA)]
 
 
 def _read_csv(path: str, header: _Header, dialect: CsvDialect, names: Sequence[str]) -> str:
@@ -281,11 +342,13 @@ def _read_csv(path: str, header: _Header, dialect: CsvDialect, names: Sequence[s
     # quotes. It is told all of the dialect: what it would guess changes with one odd row.
     quote = '"' if dialect.quote is None else dialect.quote
     escape = quote if dialect.escape is None else dialect.escape
+    # Else the engine takes the first line break for it, which may stand inside quotes; it then finds no row, without a word.
+    end = f", new_line = {literal(repr(header.end)[1:-1])}" if header.end else ""
     return (
         f"read_csv({path}, auto_detect = false, columns = {_all_text(names)}, header = {literal(not dialect.columns)}, "
-        f"skip = {dialect.skip}, delim = {literal(header.form)}, quote = {literal(quote)}, "
+        f"skip = {dialect.skip + header.blank}, delim = {literal(header.form)}, quote = {literal(quote)}, "
         f"escape = {literal(escape)}, encoding = {literal(dialect.encoding)}, "
-        f"nullstr = {literal(['', *dialect.missing])}, null_padding = true, parallel = false)"
+        f"nullstr = {literal(['', *dialect.missing])}, null_padding = true, parallel = false{end})"
     )
 
 
@@ -298,4 +361,4 @@ def _listing(names: Iterable[str]) -> str:
 
 
 def _hive(value: str) -> str:
-    return "NULL::VARCHAR" if value == "__HIVE_DEFAULT_PARTITION__" else literal(value)
+    return "NULL::VARCHAR" if value == "__HIVE_DEFAULT_PARTITION__" else literal(value.replace("\0", ""))

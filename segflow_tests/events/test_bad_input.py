@@ -147,7 +147,19 @@ BROKEN = {
         of('{"user": 1}', '{"user":', '{"user": 3}', name="b.jsonl"),
         r"log/b\.jsonl: cannot be read as json: Malformed JSON.*line \d.*; correct or remove that record",
     ),
-    "JSON without keys": (of("1", "2", name="b.jsonl"), r"no column '\w+'; it has: json"),
+    "JSON without keys": (of("1", "2", name="b.jsonl"), r"b\.jsonl: its records are no JSON objects with keys"),
+    "one record without keys": (
+        of('{"user": 1, "item": 1, "type": 1, "time": "2024-01-02"}', "1", name="b.jsonl"),
+        r"b\.jsonl: cannot be read as json: .*in line 2: Expected OBJECT.*; correct or remove that record",
+    ),
+    "line ends of two kinds": (
+        of_bytes(f"{HEADER}\n{GOOD}\r\n{GOOD}\n".encode()),
+        r"b\.csv: cannot be read as csv: .*; a line may end unlike the others; end all lines alike",
+    ),
+    "first lines that end in two ways": (
+        of_bytes(f"\n{HEADER}\r\n{GOOD}\r\n".encode()),
+        r"b\.csv: its first lines end in different ways; end all lines alike",
+    ),
     "all empty": (of_bytes(b""), r"log: the log is empty: 1 file\(s\) without a row"),
     "only a header": (of(HEADER), r"log: the log is empty"),
     "only blank lines": (of("", "", ""), r"log: the log is empty"),
@@ -223,6 +235,32 @@ def test_rows_with_too_many_or_too_few_fields_are_kept(
         "quarantine: 33.3% of the rows looked at would not become events: missing_time 16.7% (such as 1.csv, row 2), "
         "unreadable_field 16.7% (such as row=fields beyond the header: and,more in 1.csv, row 1)"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "rows"),
+    [
+        ("blank lines above.csv", f"\n\n{HEADER}\n{GOOD}\n", 1),
+        ("line break in header.csv", f'"more\nwords",{HEADER}\r\nx,{GOOD}\r\nx,{GOOD}\r\n', 2),
+        ("our own names.csv", f"{HEADER},source_extra_0,SOURCE_EXTRA_1_,source_overflow\n{GOOD},1,2,3,4\n", 1),
+        ("NUL in header.csv", f"{HEADER},a\0b\n{GOOD},x\n", 1),
+        ("rows of tabs.csv", HEADER.replace(",", "\t") + "\n\t\t\t\n\t\t\t\n", 2),
+        (
+            "many keys.jsonl",
+            "".join(f'{{"k{n}": 1, "user": 1, "item": 1, "type": 1, "time": "2024-01-02"}}\n' for n in range(500)),
+            500,
+        ),
+        ("keys in two cases.jsonl", '{"User": 2, "user": 1, "item": 1, "type": 1, "time": "2024-01-02"}\n', 1),
+        ("no name, NUL.jsonl", '{"": 2, "a\\u0000": 1, "user": 1, "item": 1, "type": 1, "time": "2024-01-02"}\n', 1),
+    ],
+)
+def test_odd_files_are_read_with_all_their_rows(
+    connection: duckdb.DuckDBPyConnection, tmp_path: Path, name: str, content: str, rows: int
+) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8", newline="")
+    found = mapped(connection, events_at(tmp_path / name))
+    assert len(found) == rows
+    assert {row["user_id"] for row in found} == {None if "tabs" in name else "u" if name.endswith("csv") else "1"}
 
 
 def test_wrong_types_cost_their_rows_only(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:

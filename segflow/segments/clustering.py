@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
-from sklearn.cluster import KMeans
 
+from segflow.compute import IN_PROCESS, Engine
 from segflow.config import SegmentConfig
 from segflow.errors import UserError
 from segflow.segments.clusterers import require_distinct
 from segflow.segments.models import Centers, Labels, Model, model_from
+from segflow.segments.passes import moved
 from segflow.segments.population import Points, Population
 from segflow.segments.projection import Projection
 from segflow.segments.publication import Published, publish
@@ -126,13 +127,15 @@ _FACTS = ("verdict", "candidates", "algorithm", "parameter")
 _ARRAYS = ("published", "centroids", "outlier_distance", "stability")
 
 
-def select(population: Population, config: SegmentConfig, seed: int) -> Clustering:
+def select(population: Population, config: SegmentConfig, seed: int, engine: Engine = IN_PROCESS) -> Clustering:
     """Judge every candidate, choose one, fit it to everybody, and return it with the table of all candidates.
 
     Candidates are compared on at most `sample_users` users, along the first `dims` principal components of their
     vectors. How they are judged and chosen: `selection.sweep` and `selection.choose`. Clusters of the chosen one that
     are unstable or too small are merged or left unpublished (`publication.publish`). The answer is a clustering
     without clusters when nothing stands out from the null model, or nothing of it is stable.
+
+    engine: where the passes over everybody are worked on.
 
     Raises UserError when there are too few users for the smallest k or for segments of `min_users`, and when their
     vectors do not differ.
@@ -150,7 +153,7 @@ def select(population: Population, config: SegmentConfig, seed: int) -> Clusteri
     if chosen is None:
         return Clustering(verdict, rows)
     row = rows[chosen]
-    model, remaining = fit_everybody(candidates[chosen].model, projection, population)
+    model, remaining = fit_everybody(candidates[chosen].model, projection, population, engine)
     labels = model.place(_projected(population, remaining)).labels
     found = publish(population.points, labels, model.k, candidates[chosen].overlaps, config)
     if found is None:
@@ -160,7 +163,9 @@ def select(population: Population, config: SegmentConfig, seed: int) -> Clusteri
     return _finish(fitted, population, found, config)
 
 
-def fit_everybody(model: Model, projection: Projection, population: Population) -> tuple[Model, Projection | None]:
+def fit_everybody(
+    model: Model, projection: Projection, population: Population, engine: Engine = IN_PROCESS
+) -> tuple[Model, Projection | None]:
     """A model of projected sample points as one of everybody, and the projection that it still needs.
 
     Centres are lifted into the space of the user vectors, where the nearest one is the same, and moved by a few of
@@ -168,10 +173,8 @@ def fit_everybody(model: Model, projection: Projection, population: Population) 
     """
     if not isinstance(model, Centers):
         return model, projection
-    lifted = projection.lift(model.centers).astype(population.points.dtype)
-    with one_thread():
-        moved = KMeans(model.k, init=lifted, n_init=1, max_iter=_PASSES, tol=0).fit(population.points)
-    return Centers(moved.cluster_centers_, model.variance), None
+    lifted = projection.lift(model.centers).astype(np.float32)
+    return Centers(moved(population.points, lifted, _PASSES, engine), model.variance), None
 
 
 def _finish(fitted: Clustering, population: Population, found: Published, config: SegmentConfig) -> Clustering:

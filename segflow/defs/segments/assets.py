@@ -55,7 +55,10 @@ _PLACING = [
 
 _SELECTION = [
     *_PLACING,
-    *(f"segments/{name}.py" for name in ("clusterers", "selection", "publication", "indices", "null", "statistics")),
+    *(
+        f"segments/{name}.py"
+        for name in ("clusterers", "passes", "selection", "publication", "indices", "null", "statistics")
+    ),
 ]
 
 _NAMING = [
@@ -97,7 +100,7 @@ def segmentation(step: Step) -> None:
 
     embeddings = step.read(tables.USER_EMBEDDINGS, ["user_id", "fused", "enough_history"])
     views = step.read(tables.USER_VIEWS, ["user_id", "engagement", "engagement_names"])
-    clustering = select(population_of(step, embeddings, views), step.config.segments, step.config.seed)
+    clustering = select(population_of(step, embeddings, views), step.config.segments, step.config.seed, step.engine)
     model = clustering.to_bytes() if clustering.k else None
     rows = [
         {"week": step.week, **row, "verdict": clustering.verdict, "model": model if row["chosen"] else None}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol, TypeVar
+from typing import ClassVar, Protocol, TypeVar
 
 import pyarrow as pa
 
@@ -32,6 +32,9 @@ class EngineError(RuntimeError):
 
 class Engine(ABC):
     """Runs a function over items. Functions are module-level (or `functools.partial` of such) and may run twice."""
+
+    spreads: ClassVar[bool] = True
+    """Whether pieces may be worked on side by side. If not, what one leaves behind may help the next."""
 
     @property
     @abstractmethod

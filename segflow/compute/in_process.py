@@ -32,6 +32,8 @@ class HeldExchange:
 class InProcess(Engine):
     """One piece after the other, each when it is asked for."""
 
+    spreads = False
+
     @property
     def exchange(self) -> Exchange:
         """See `Engine`."""

@@ -68,7 +68,7 @@ def sessions_of_spans(
     if shares > 1:
         for part in parts:
             look(part)
-            yield part, _kept(connection, (sessions(connection, config, *part, (one, shares)) for one in range(shares)))
+            yield part, kept(connection, (sessions(connection, config, *part, (one, shares)) for one in range(shares)))
         return
     made = Sessions(connection, config)
     before: tuple[Days, pa.Table] | None = None
@@ -112,7 +112,7 @@ def _starting(found: pa.Table, days: Days) -> pa.Table:
     return found.filter((pc.field("day") >= days[0]) & (pc.field("day") < days[1]))
 
 
-def _kept(connection: duckdb.DuckDBPyConnection, pieces: Iterable[pa.Table]) -> str:
+def kept(connection: duckdb.DuckDBPyConnection, pieces: Iterable[pa.Table]) -> str:
     """A query of all the pieces, which DuckDB holds, or spills."""
     for number, piece in enumerate(pieces):
         connection.register("piece", piece)

@@ -10,7 +10,8 @@ from segflow.defs.materializes import materializes
 from segflow.defs.partitions import CONFIG, DAILY, NEIGHBOUR_DAYS, ROWS_OF_DAY, SAME_DAY, SNAPSHOT
 from segflow.defs.step import Step
 from segflow.events import arrivals, catalogue, clean, mapping, source
-from segflow.events.sessions import STATEMENTS, sessions_of_spans
+from segflow.events.sessions import STATEMENTS
+from segflow.events.shares import StoredLog, stored_sessions
 from segflow.events.user_ids import UserIds
 from segflow.sql import load
 
@@ -178,21 +179,22 @@ def events(step: Step) -> None:
     reads={tables.EVENTS: NEIGHBOUR_DAYS, tables.ITEMS: SNAPSHOT},
     partitions=DAILY,
     one_run_for_a_range=True,
-    code=["events/sessions.py", "events/words.py", *(f"events/{name}.sql" for name in STATEMENTS)],
+    code=["events/sessions.py", "events/shares.py", "events/words.py", *(f"events/{name}.sql" for name in STATEMENTS)],
     settings=["sessions"],
     kinds=["duckdb"],
 )
 def sessions(step: Step) -> None:
     """By the source's own session id where an event has one, else by a gap of inactivity."""
-    step.view(tables.ITEMS)
     parts = list(step.spans(tables.EVENTS))
     # A day is never cut, so a span may hold more rows than may be held at once.
     largest = max((step.rows(tables.EVENTS, part) for part in parts), default=0)
-    made = sessions_of_spans(
+    made = stored_sessions(
+        step.engine,
         step.connection,
+        StoredLog.of(step.storage, step.config.compute),
         step.config.sessions,
         parts,
-        lambda part: step.view(tables.EVENTS, days=part),
+        lambda part: step.bounds(tables.EVENTS, part),
         shares=max(1, -(-largest // step.config.compute.rows_at_once)),
     )
     for part, found in made:

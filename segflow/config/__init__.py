@@ -100,7 +100,7 @@ class StorageConfig(Section):
 
 
 class ComputeConfig(Section):
-    """What one step may use, and where its pieces are worked on. None of this changes what is made."""
+    """What one step may use, and where its pieces are worked on. Of this, `training_processes` alone changes what is made."""
 
     engine: Literal["in_process", "ray"] = Field(
         "in_process", description="where the pieces of a step are worked on: in its own process, or on a Ray cluster"
@@ -114,6 +114,13 @@ class ComputeConfig(Section):
     patience: float = Field(30, gt=0, le=3600, description="seconds until an engine that does not answer is an error")
     threads: int = Field(2, ge=1, le=256, description="threads of one step")
     processes: int = Field(2, ge=1, le=64, description="weeks that the command line works on side by side")
+    training_processes: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="processes of one machine that train the behaviour model together, by equal shares of each batch; another "
+        "number changes last bits, so models are made anew",
+    )
     memory_limit: str = Field("2GB", pattern=r"^\d+(\.\d+)?\s?(MB|GB|TB)$", description="DuckDB's memory in one step")
     days_per_run: int = Field(
         31,

@@ -24,10 +24,13 @@ from segflow.representation.behavior_network import Network, use_bfloat16
 from segflow.representation.behavior_training import Log, Span, Trainer, run_digest
 from segflow.representation.checkpoints import Checkpoint, DamagedError, pack, unpack
 from segflow.representation.moments import batches_of, find_moments, make_batch
+from segflow.representation.process_group import ALONE, Group
 from segflow.representation.quantization import dequantize, quantize
 from segflow.representation.sequences import EventSequences
+from segflow.representation.training_processes import Processes, Training, train
 
 Variant = Literal["full", "int8", "pruned"]
+ONE_PROCESS = Processes()
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,7 @@ def fit_behavior_model(
     seed: int,
     log: Log = lambda epoch, metrics: None,
     checkpoint: Path | None = None,
+    processes: Processes = ONE_PROCESS,
 ) -> BehaviorModel:
     """Pre-train on ``sequences``; the last ``validation_days`` decide when to stop and are never trained on.
 
@@ -146,9 +150,10 @@ def fit_behavior_model(
         log: called after each epoch with its number, the losses, the learning rate and the positions trained a second.
         checkpoint: file that holds the last epoch while training goes on. A training of the same data, settings and
             seed that was interrupted goes on from there and ends with the same weights.
+        processes: how many share the work. Another number changes the last bits, and what dropout leaves out.
 
     Raises UserError when there is nothing to train on, vectors do not fit the catalogue or hold NaN, or the loss
-    becomes NaN.
+    becomes NaN, and LostProcessError when one of several processes is lost.
     """
     if len(item_vectors) != len(sequences.item_ids):
         raise UserError(f"item_vectors: {len(item_vectors)} rows for {len(sequences.item_ids)} items; pass one each")
@@ -156,12 +161,37 @@ def fit_behavior_model(
         row = int(np.flatnonzero(~np.isfinite(item_vectors).all(1))[0])
         raise UserError(f"item_vectors: row {row} (item {sequences.item_ids[row]}) holds NaN; encode the items again")
     span = Span.of(sequences, config)
+    if processes.count > 1:
+        return BehaviorModel.from_bytes(
+            train(_fit_together, sequences, item_vectors, config, seed, log, checkpoint, processes)
+        )
+    return _fit(sequences, item_vectors, config, seed, log, checkpoint, span)
+
+
+def _fit(
+    sequences: EventSequences,
+    item_vectors: npt.NDArray[np.float32],
+    config: BehaviorConfig,
+    seed: int,
+    log: Log,
+    checkpoint: Path | None,
+    span: Span,
+    group: Group = ALONE,
+) -> BehaviorModel:
     torch.manual_seed(seed)
     network = Network(torch.from_numpy(np.ascontiguousarray(item_vectors)), len(sequences.event_types), config)
-    trainer = Trainer(network, sequences, config, span, seed)
-    run = run_digest(sequences, item_vectors, config, seed) if checkpoint else ""
+    trainer = Trainer(network, sequences, config, span, seed, group)
+    run = run_digest(sequences, item_vectors, config, seed, group) if checkpoint else ""
     trainer.fit(log, Checkpoint(checkpoint, run) if checkpoint else None)
     return BehaviorModel(network.eval(), config, sequences.event_types)
+
+
+def _fit_together(
+    sequences: EventSequences, item_vectors: npt.NDArray[np.float32], training: Training, group: Group, log: Log
+) -> bytes:
+    """What each of several processes does."""
+    config, span = training.config, Span.of(sequences, training.config)
+    return _fit(sequences, item_vectors, config, training.seed, log, training.checkpoint, span, group).to_bytes()
 
 
 def _autocast() -> torch.autocast:

@@ -1,5 +1,9 @@
 """The training loop of the behaviour model: epochs, the two optimizers, early stopping and resuming.
 
+Several processes may train together (``process_group``): each looks at its own windows of a batch, and its losses count by the
+share that it has of the batch's positions. So they learn what one process does, but for the order of sums and the units that
+dropout leaves out.
+
 Lives here: how the network is trained. Does not live here: what on (``pretraining``), the finished model (``behavior``).
 """
 
@@ -21,8 +25,17 @@ from segflow.config import BehaviorConfig
 from segflow.errors import UserError
 from segflow.representation.behavior_network import Network, use_bfloat16
 from segflow.representation.checkpoints import Checkpoint
-from segflow.representation.moments import Batch, batches_of, find_moments, full_batches, make_batch, windows_of
+from segflow.representation.moments import (
+    Batch,
+    batches_of,
+    expand,
+    find_moments,
+    full_batches,
+    make_batch,
+    windows_of,
+)
 from segflow.representation.pretraining import Plan, PretrainingTasks
+from segflow.representation.process_group import ALONE, Group
 from segflow.representation.sequences import MICROSECONDS_PER_DAY, EventSequences
 
 Log = Callable[[int, dict[str, float]], None]
@@ -54,10 +67,17 @@ class Span:
 
 
 def run_digest(
-    sequences: EventSequences, item_vectors: npt.NDArray[np.float32], config: BehaviorConfig, seed: int
+    sequences: EventSequences,
+    item_vectors: npt.NDArray[np.float32],
+    config: BehaviorConfig,
+    seed: int,
+    group: Group = ALONE,
 ) -> str:
     """A digest of all that decides a training: two runs of one digest are the same run."""
-    digest = hashlib.sha256(f"{config.model_dump_json()} {seed} {torch.__version__} {torch.get_num_threads()}".encode())
+    processes = "" if group.alone else f" {group.size} processes"
+    digest = hashlib.sha256(
+        f"{config.model_dump_json()} {seed} {torch.__version__} {torch.get_num_threads()}{processes}".encode()
+    )
     for field in fields(sequences):
         value = getattr(sequences, field.name)
         digest.update(repr(value).encode() if isinstance(value, tuple) else np.ascontiguousarray(value).data.cast("B"))
@@ -69,9 +89,16 @@ class Trainer:
     """Epochs over windows; AdamW with one warm-up and one linear decay over all epochs."""
 
     def __init__(
-        self, network: Network, sequences: EventSequences, config: BehaviorConfig, span: Span, seed: int
+        self,
+        network: Network,
+        sequences: EventSequences,
+        config: BehaviorConfig,
+        span: Span,
+        seed: int,
+        group: Group = ALONE,
     ) -> None:
         self.network, self.sequences, self.config, self.span = network, sequences, config, span
+        self.seed, self.group = seed, group
         self.moments = find_moments(sequences, config.session_gap_minutes)
         self.tasks = PretrainingTasks(network, sequences, self.moments, config, span.split_us)
         self.rng = np.random.default_rng(seed)
@@ -100,15 +127,17 @@ class Trainer:
                 best = self._state_of_network()
             curve.append(metrics)
             log(len(curve) - 1, metrics)
-            if checkpoint is not None:
+            if checkpoint is not None and self.group.leads:
                 checkpoint.save(*self._state(best, curve))
         self.network.load_state_dict(best)
-        if checkpoint is not None:
+        if checkpoint is not None and self.group.leads:
             checkpoint.remove()
 
     def train(self) -> dict[str, float]:
         """One pass over every moment before the split, in windows that begin elsewhere each time."""
         self.network.train()
+        if not self.group.alone:
+            self.group.draw_apart(self.seed, self.step)
         begin, end = self._before_split
         starts, stops = windows_of(
             begin, end, self.config.context, self.rng.integers(0, self.config.context, len(begin))
@@ -117,9 +146,11 @@ class Trainer:
         groups = full_batches(starts[mixed], stops[mixed], self.config.batch_moments)
         sums: dict[str, float] = {}
         for number in self.rng.permutation(len(groups)):
-            for name, value in self._learn(make_batch(self.sequences, self.moments, *groups[number])).items():
+            for name, value in self._learn(*groups[number]).items():
                 sums[name] = sums.get(name, 0.0) + value / len(groups)
         self._settle_unseen()
+        if not self.group.alone:
+            self.group.require_same(self.network.state_dict())
         return sums
 
     def validate(self) -> dict[str, float]:
@@ -131,22 +162,35 @@ class Trainer:
         # Windows that end at the user's last moment, so that every validated moment has as much past as there is.
         begin, stops = moments.offsets[:-1], moments.offsets[1:]
         starts, stops = np.maximum(begin, stops - config.context)[stops > begin], stops[stops > begin]
+        batches = batches_of(starts, stops, 2 * config.batch_moments)
         sums: dict[str, float] = {}
-        weight = 0
+        weight = 0.0
         rng = np.random.default_rng(0)
         with torch.inference_mode():
-            for chosen in batches_of(starts, stops, 2 * config.batch_moments):
+            for number, chosen in enumerate(batches):
                 batch = make_batch(self.sequences, moments, starts[chosen], stops[chosen])
                 scored = wanted[batch.moments]
-                if scored.any():
-                    plan = self.tasks.plan(batch, scored, end, rng)
+                if not scored.any():
+                    continue
+                # Planned by every process, since random numbers are drawn for all batches in a row.
+                plan = self.tasks.plan(batch, scored, end, rng)
+                if number % self.group.size == self.group.rank:
                     _, parts = self._losses(batch, plan, end)
                     weight += scored.sum()
                     for name, value in parts.items():
                         sums[name] = sums.get(name, 0.0) + value * scored.sum()
+        if not self.group.alone:
+            sums, weight = self._added(sums, weight)
         if not sums:
             return {"loss": math.inf}
         return {name: float(value / weight) for name, value in sums.items()}
+
+    def _added(self, sums: dict[str, float], weight: float) -> tuple[dict[str, float], float]:
+        """What all processes found; a name that none of them has is left out."""
+        names = ["loss", *self.config.tasks]
+        found = self.group.add({name: sums.get(name, 0.0) for name in names} | {"weight": weight})
+        there = self.group.add({name: float(name in sums) for name in names})
+        return {name: found[name] for name in names if there[name]}, found["weight"]
 
     def _epoch(self) -> dict[str, float]:
         began = time.perf_counter()
@@ -161,19 +205,23 @@ class Trainer:
             | figures
         )
 
-    def _learn(self, batch: Batch) -> dict[str, float]:
-        """One training step; the mean losses."""
+    def _learn(self, starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64]) -> dict[str, float]:
+        """One training step on these windows; the mean losses."""
+        batch = make_batch(self.sequences, self.moments, starts, stops)
         plan = self.tasks.plan(batch, np.ones(len(batch.moments), bool), self.span.split_us, self.rng)
         at = torch.from_numpy(plan.items)
         leaves = [table.detach()[at].requires_grad_() for table in self.rows.tables]
-        loss, parts = self._losses(batch, plan, self.span.split_us, leaves)
+        self.optimizer.zero_grad()
+        if self.group.alone:
+            loss, parts = self._losses(batch, plan, self.span.split_us, leaves)
+            loss.backward()
+        else:
+            parts = self._descend_together(starts, stops, batch, plan, leaves)
         if not math.isfinite(parts["loss"]):
             raise UserError(
                 f"behaviour model: the loss is {parts['loss']} at training step {self.step + 1}; "
                 f"lower behavior.learning_rate ({self.config.learning_rate:g})"
             )
-        self.optimizer.zero_grad()
-        loss.backward()
         nn.utils.clip_grad_norm_([*self.dense, *leaves], 1.0)
         rate = self._rate()
         for group in self.optimizer.param_groups:
@@ -183,13 +231,43 @@ class Trainer:
         self.rows.update(at, leaves, self._seen[at], rate, self.step)
         return parts
 
+    def _descend_together(
+        self,
+        starts: npt.NDArray[np.int64],
+        stops: npt.NDArray[np.int64],
+        batch: Batch,
+        plan: Plan,
+        leaves: list[Tensor],
+    ) -> dict[str, float]:
+        """Gradients and mean losses of the whole batch, of which this process works on every so many-th window."""
+        end, tasks = self.span.split_us, self.tasks
+        whole = tasks.counts(batch, plan, end)
+        parts = dict.fromkeys(("loss", *whole), 0.0)
+        own = slice(self.group.rank, None, self.group.size)
+        if len(starts[own]):
+            lengths = stops - starts
+            before = np.cumsum(lengths) - lengths
+            positions, _ = expand(before[own], before[own] + lengths[own])
+            some, of_some = make_batch(self.sequences, self.moments, starts[own], stops[own]), plan.only(positions)
+            counts = tasks.counts(some, of_some, end)
+            found = self._task_losses(some, of_some, end, leaves)
+            shared = {name: value * (counts[name] / whole[name]) for name, value in found.items()}
+            loss = tasks.total(shared, among=whole)
+            loss.backward()
+            parts |= {"loss": float(loss.detach())} | {name: float(value.detach()) for name, value in shared.items()}
+        sums = self.group.add_gradients([*self.dense, *leaves], list(parts.values()))
+        return dict(zip(parts, sums, strict=True))
+
     def _losses(
         self, batch: Batch, plan: Plan, end_us: int, leaves: Sequence[Tensor] = ()
     ) -> tuple[Tensor, dict[str, float]]:
-        with torch.autocast("cpu", torch.bfloat16, enabled=use_bfloat16()):
-            losses = self.tasks.losses(batch, plan, self.network.items(plan.items, *leaves), end_us)
+        losses = self._task_losses(batch, plan, end_us, leaves)
         loss = self.tasks.total(losses)
         return loss, {"loss": float(loss.detach())} | {name: float(value.detach()) for name, value in losses.items()}
+
+    def _task_losses(self, batch: Batch, plan: Plan, end_us: int, leaves: Sequence[Tensor] = ()) -> dict[str, Tensor]:
+        with torch.autocast("cpu", torch.bfloat16, enabled=use_bfloat16()):
+            return self.tasks.losses(batch, plan, self.network.items(plan.items, *leaves), end_us)
 
     @torch.no_grad()
     def _settle_unseen(self) -> None:

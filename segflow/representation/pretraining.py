@@ -12,7 +12,8 @@ right-censoring (Tutz & Schmid 2016), masked items (Sun et al. 2019).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,13 @@ class Wanted:
     events: npt.NDArray[np.int64]  # (T,) index into the sequences
     owner: npt.NDArray[np.int64]  # (T,) which of the n positions
 
+    def only(self, place: npt.NDArray[np.int64]) -> Wanted:
+        """Of the positions that have a ``place`` among others alone; -1 for none."""
+        rows = place[self.positions]
+        there = rows >= 0
+        events = there[self.owner]
+        return Wanted(rows[there], self.events[events], (np.cumsum(there) - 1)[self.owner[events]])
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -48,6 +56,18 @@ class Plan:
     hidden: Wanted
     drawn: tuple[npt.NDArray[np.int64], Tensor] | None  # (k,) distinct items and their corrections; none: all items
     items: npt.NDArray[np.int64]  # distinct items that the step needs
+
+    def only(self, positions: npt.NDArray[np.int64]) -> Plan:
+        """The same plan for some (k,) ascending positions of a batch whose positions are all scored; items stay."""
+        place = np.full(len(self.positions), -1)
+        place[positions] = np.arange(len(positions))
+        return replace(
+            self,
+            positions=np.arange(len(positions)),
+            masked=None if self.masked is None else self.masked[positions],
+            following=self.following.only(place),
+            hidden=self.hidden.only(place),
+        )
 
 
 class PretrainingTasks:
@@ -100,16 +120,38 @@ class PretrainingTasks:
             losses.update(self._return(states, batch.moments[plan.positions], end_us))
         return losses
 
-    def total(self, losses: dict[str, Tensor]) -> Tensor:
-        """The weighted mean of the losses."""
-        weights = [self.config.tasks[name] for name in losses]  # type: ignore[index]
-        return sum((w * one for w, one in zip(weights, losses.values(), strict=True)), torch.zeros(())) / sum(weights)
+    def counts(self, batch: Batch, plan: Plan, end_us: int) -> dict[str, int]:
+        """Over how many positions each of the ``losses`` is a mean."""
+        weights, found = self.config.tasks, {}
+        following, hidden = plan.following, plan.hidden
+        if weights["next_item"]:
+            found["next_item"] = self._with_items(following)
+        if weights["masked"]:
+            found["masked"] = self._with_items(hidden)
+        if weights["next_type"] and len(self.sequences.event_types) > 1:
+            found["next_type"] = len(following.positions)
+        index = batch.moments[plan.positions]
+        if weights["return"]:
+            _, decided = self._returned(*self._waited(index, end_us))
+            found["return"] = len(decided)
+        if weights["wait"]:
+            found["wait"] = len(index)
+        return {name: count for name, count in found.items() if count}
+
+    def total(self, losses: dict[str, Tensor], among: Iterable[str] | None = None) -> Tensor:
+        """The weighted mean of the losses; ``among``: the tasks whose weights are counted, those of the losses by default."""
+        weights = self.config.tasks
+        summed = sum((weights[name] * one for name, one in losses.items()), torch.zeros(()))  # type: ignore[index]
+        return summed / sum(weights[name] for name in among or losses)  # type: ignore[index]
 
     def _wanted(self, positions: npt.NDArray[np.int64], moments: npt.NDArray[np.int64]) -> Wanted:
         return Wanted(positions, *expand(self.moments.events[moments], self.moments.events[moments + 1]))
 
     def _holds_items(self, wanted: Wanted) -> bool:
         return bool((self.sequences.items[wanted.events] >= 0).any())
+
+    def _with_items(self, wanted: Wanted) -> int:
+        return len(np.unique(wanted.owner[self.sequences.items[wanted.events] >= 0]))
 
     def _draw(self, rng: np.random.Generator) -> tuple[npt.NDArray[np.int64], Tensor]:
         """Items drawn with replacement, each once, and the log of how often it came over how often it is expected.
@@ -160,13 +202,10 @@ class PretrainingTasks:
 
     def _return(self, states: Tensor, index: npt.NDArray[np.int64], end_us: int) -> dict[str, Tensor]:
         """Whether the next session starts within the horizon, and when; both right-censored at the end of the log."""
-        now, then = self.moments.times[index], self.moments.next_session[index]
-        seen = (then >= 0) & (then < end_us)
-        waited = np.where(seen, then - now, end_us - now) / MICROSECONDS_PER_DAY
+        seen, waited = self._waited(index, end_us)
         losses = {}
         if self.config.tasks["return"]:
-            back = seen & (waited <= self.config.horizon_days)
-            decided = np.flatnonzero(back | (waited > self.config.horizon_days))
+            back, decided = self._returned(seen, waited)
             if len(decided):
                 answers = self.network.returns(states)[torch.from_numpy(decided), 0].float()
                 target = torch.from_numpy(back[decided].astype(np.float32))
@@ -179,6 +218,21 @@ class PretrainingTasks:
             later = torch.flip(torch.logcumsumexp(torch.flip(log_share, [1]), dim=1), [1]).gather(1, bucket)
             losses["wait"] = -torch.where(torch.from_numpy(seen)[:, None], exact, later).mean()
         return losses
+
+    def _waited(
+        self, index: npt.NDArray[np.int64], end_us: int
+    ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
+        """Whether each moment's next session is known, and the days until it starts, or else until the log ends."""
+        now, then = self.moments.times[index], self.moments.next_session[index]
+        seen = (then >= 0) & (then < end_us)
+        return seen, np.where(seen, then - now, end_us - now) / MICROSECONDS_PER_DAY
+
+    def _returned(
+        self, seen: npt.NDArray[np.bool_], waited: npt.NDArray[np.float64]
+    ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
+        """Who came back within the horizon, and of which positions it is known whether they did."""
+        back = seen & (waited <= self.config.horizon_days)
+        return back, np.flatnonzero(back | (waited > self.config.horizon_days))
 
 
 class _LogSumExp(torch.autograd.Function):

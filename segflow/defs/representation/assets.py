@@ -91,11 +91,12 @@ def session_embeddings(step: Step) -> None:
         "representation/behavior.py",
         "representation/behavior_network.py",
         "representation/behavior_training.py",
+        "representation/process_group.py",
         "representation/pretraining.py",
         "representation/compression.py",
         "representation/quantization.py",
     ],
-    settings=["behavior", "seed"],
+    settings=["behavior", "seed", "compute.training_processes"],
     kinds=["pytorch"],
     automation=CHANGES,
 )
@@ -103,6 +104,7 @@ def behavior_model(step: Step) -> None:
     """A causal transformer; its loss is the mean over: which items next, which type next, will the user return, and when."""
     from segflow.representation.behavior import fit_behavior_model
     from segflow.representation.compression import compare, variants_of
+    from segflow.representation.training_processes import Processes
 
     ids, vectors = item_vectors(step)
     sequences = event_sequences(step, ids)
@@ -110,7 +112,9 @@ def behavior_model(step: Step) -> None:
     curve = step.curve()
     # Another version of the code would not go on where this one stopped.
     checkpoint = Path(config.checkpoints) / f"behavior_model-{step.week}-{step.code_version}.safetensors"
-    model = fit_behavior_model(sequences, vectors, config, step.config.seed, curve, checkpoint)
+    compute = step.config.compute
+    processes = Processes(compute.training_processes, compute.patience, compute.spill)
+    model = fit_behavior_model(sequences, vectors, config, step.config.seed, curve, checkpoint, processes)
     variants = variants_of(model, sequences)
     table = compare(variants, sequences)
     for row in table:

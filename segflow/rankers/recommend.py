@@ -6,7 +6,7 @@ scoring, what the rules add to scores (rules.py), how lists are re-ranked (reran
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +28,12 @@ from segflow.rankers.top import top_items
 
 Score = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]]
 Hidden = Callable[[npt.NDArray[np.int64]], tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]
+Pool = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
+"""(U, M) items that lists are chosen from, each user's in the order wanted, and their scores; -inf where there are fewer."""
+
+USERS_AT_ONCE = 16_384
+"""Whose pools are made together: a piece of work for an engine, the same on each of them, since it decides last bits."""
+
 _BLOCK = 1024
 
 
@@ -89,30 +95,52 @@ def make_lists(
     vectors: npt.NDArray[np.float32],
     had: Hidden,
 ) -> Lists:
-    """The lists of ``rows`` as the settings want them.
-
-    Args:
-        vectors: (C, d) text vectors of the items that are scored, by which diversity is told.
-        had: row numbers -> the pairs the users had.
+    """The lists of ``rows`` as the settings want them; see ``make_pool``.
 
     Raises UserError when `recommendations.exposure` leaves too few places for the lists.
     """
-    count = config.count
+    return choose(make_pool(score, rows, config, rules.added, vectors, had), config, rules)
+
+
+def make_pool(
+    score: Score,
+    rows: npt.NDArray[np.int64],
+    config: RecommendationConfig,
+    added: npt.NDArray[np.float32],
+    vectors: npt.NDArray[np.float32],
+    had: Hidden,
+) -> Pool:
+    """What the lists of ``rows`` are chosen from. No user's depends on another's.
+
+    Args:
+        added: (C,) what the rules add.
+        vectors: (C, d) text vectors of the items that are scored, by which diversity is told.
+        had: row numbers -> the pairs the users had.
+    """
     varied = config.diversity > 0 or config.exposure is not None
     items, scores = recommend(
         score,
         rows,
-        pool_size(count, config.exposure or 1.0) if varied else count,
-        added=rules.added if rules.added.any() else None,
+        pool_size(config.count, config.exposure or 1.0) if varied else config.count,
+        added=added if added.any() else None,
         hidden=had if config.exclude_seen else None,
     )
     if config.diversity > 0:
         order = _varied(items, scores, vectors, config)
         items, scores = np.take_along_axis(items, order, 1), np.take_along_axis(scores, order, 1)
+    return items, scores
+
+
+def choose(pool: Pool, config: RecommendationConfig, rules: Rules) -> Lists:
+    """The lists of all users from their pools: the first of each, unless a cap on exposure has them take turns.
+
+    Raises UserError when `recommendations.exposure` leaves too few places for the lists.
+    """
+    items, scores = pool
     kept = ~np.isneginf(scores)
     if config.exposure is not None:
-        kept = cap_exposure(items, scores, count, _most(config, len(rows), rules))
-    row, place = np.nonzero(kept & (np.cumsum(kept, axis=1) <= count))
+        kept = cap_exposure(items, scores, config.count, _most(config, len(items), rules))
+    row, place = np.nonzero(kept & (np.cumsum(kept, axis=1) <= config.count))
     rank = np.cumsum(kept, axis=1)[row, place].astype(np.int32)
     return Lists(row, rank, items[row, place], scores[row, place])
 
@@ -175,25 +203,68 @@ class Recommended:
     explained: Mapping[str, float]
 
 
+@dataclass(frozen=True)
+class Pools:
+    """What makes the pools of any users of a week, for the lists of the week after it.
+
+    Attributes:
+        vectors: (C + N, d) text vectors of the candidates and of the ``new`` items.
+        added: (C + N,) what the rules add to their scores.
+        at_once: users of a piece.
+    """
+
+    week: RankingWeek
+    ranker: GlobalRanker
+    grouped: Grouped | None
+    new: NewItems
+    vectors: npt.NDArray[np.float32]
+    added: npt.NDArray[np.float32]
+    config: RecommendationConfig
+    at_once: int = USERS_AT_ONCE
+
+    def score(self, users: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """(users, C) scores of the candidates."""
+        return self.ranker.score(self.week.later(users), np.arange(len(users)), self.grouped)
+
+    def of(self, start: int) -> Pool:
+        """Of the piece of users that starts with the number ``start``."""
+        examples = self.week.later(np.arange(start, min(start + self.at_once, self.week.history.users)))
+
+        def score(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+            return self.ranker.score(examples, rows, self.grouped)
+
+        def had(rows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+            pairs, owner = examples.had.take(rows)
+            return owner, examples.had.items[pairs]
+
+        rows = np.arange(len(examples))
+        return make_pool(self.new.beside(score, self.added), rows, self.config, self.added, self.vectors, had)
+
+    @property
+    def starts(self) -> range:
+        """Where pieces of everybody start."""
+        return range(0, self.week.history.users, self.at_once)
+
+
 def recommendation_rows(
-    week: RankingWeek, ranked: Ranked, shown: Shown, config: RecommendationConfig, rules: Rules
+    week: RankingWeek,
+    ranked: Ranked,
+    shown: Shown,
+    config: RecommendationConfig,
+    rules: Rules,
+    made: Callable[[Pools], Iterable[Pool]] = lambda pools: map(pools.of, pools.starts),
 ) -> Recommended:
-    """Everybody's lists for the week after the snapshot week, with a reason for each item."""
-    examples = week.after(only_with_targets=False)
+    """Everybody's lists for the week after the snapshot week, with a reason for each item.
 
-    # Everybody is there, in order: the number of an example is that of its user.
-    def score(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        return ranked.ranker.score(examples, rows, ranked.grouped)
-
-    def had(rows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        pairs, owner = examples.had.take(rows)
-        return owner, examples.had.items[pairs]
-
-    everybody, candidates = np.arange(len(examples)), len(week.candidate_ids)
-    lists = make_lists(shown.new.beside(score, rules.added), everybody, config, rules, shown.vectors, had)
+    made: the pools of all pieces of everybody in order, wherever they are made.
+    """
+    pools = Pools(week, ranked.ranker, ranked.grouped, shown.new, shown.vectors, rules.added, config)
+    items, scores = zip(*made(pools), strict=True)
+    lists = choose((np.concatenate(items), np.concatenate(scores)), config, rules)
+    candidates = len(week.candidate_ids)
     facts = Facts.of(week, ranked.segment_of, shown.vectors[:candidates])
     known, new = lists.where(lists.item < candidates), lists.where(lists.item >= candidates)
-    reasons = reasons_of(facts, score, known.row, known.item, shown.catalogue.titles, shown.segment_names)
+    reasons = reasons_of(facts, pools.score, known.row, known.item, shown.catalogue.titles, shown.segment_names)
     users = [str(user) for user in week.sequences.user_ids]
     rows = list_rows(
         lists,
@@ -203,7 +274,7 @@ def recommendation_rows(
         arms=np.where(_own_ranker(ranked, len(users)), "segment", "global").tolist(),
         segments=[ranked.segment_of.get(user, "unassigned") for user in users],
         reasons=(reasons.code, reasons.item, reasons.text),
-        nearest=shown.new.nearest_had(examples.had, new.row, new.item - candidates),
+        nearest=shown.new.nearest_had(facts.had, new.row, new.item - candidates),
     )
     return Recommended(rows, len(np.unique(lists.row)), reasons.explained)
 

@@ -15,8 +15,9 @@ import numpy.typing as npt
 
 from segflow.config import RankerConfig
 from segflow.errors import UserError
-from segflow.rankers.examples import Examples, build_examples, training_cuts
-from segflow.rankers.features import Features, ItemHistory, candidate_items
+from segflow.rankers.examples import Examples, LazyScores, build_examples, training_cuts
+from segflow.rankers.features import Features, ItemHistory, Pairs, candidate_items
+from segflow.rankers.scorers.fitted import FittedScorers
 from segflow.representation.behavior import BehaviorModel
 from segflow.representation.sequences import MICROSECONDS_PER_WEEK, EventSequences
 
@@ -73,6 +74,34 @@ class RankingWeek:
     def after(self, weeks: int = 1, only_with_targets: bool = True) -> Examples:
         """Users `weeks` later, with everything they did until then as history."""
         return self._examples([self.start_us + weeks * MICROSECONDS_PER_WEEK], only_with_targets=only_with_targets)
+
+    def later(self, users: npt.NDArray[np.int64]) -> Examples:
+        """The ``users`` (E,) at the end of the week, whatever they want then: to be scored, not to be tested.
+
+        Of everybody only what costs little is made for them: scorers say what they say whenever it is asked for.
+        """
+        features, scorers = self._known_later
+        cut = np.zeros(len(users), np.int64)
+        pair, _ = features.pairs.take(users)
+        lengths = np.diff(features.pairs.offsets)[users]
+        had = Pairs(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), features.pairs.items[pair])
+        when = np.full(len(users), self.start_us + MICROSECONDS_PER_WEEK)
+        return Examples(
+            users=users,
+            cut=cut,
+            states=self.backbone.states(self.sequences.only(users), when, np.arange(len(users)), "last"),
+            context=features.context[users],
+            scores=LazyScores([scorers], [features], users, cut),
+            trends=features.trends[None],
+            had=had,
+            values=features.values[pair],
+            wanted=Pairs(np.zeros(len(users) + 1, np.int64), np.zeros(0, np.int64)),
+        )
+
+    @cached_property
+    def _known_later(self) -> tuple[Features, FittedScorers]:
+        features = self.features_after()
+        return features, FittedScorers.of(features, self.config)
 
     def features_after(self, weeks: int = 1) -> Features:
         """What the simple scorers read, at the cut of `after`."""

@@ -89,6 +89,21 @@ class EventSequences:
         """The same users and items with only the events in [``start_us``, ``end_us``)."""
         return self._keep((self.times >= start_us) & (self.times < end_us))
 
+    def only(self, users: npt.NDArray[np.int64]) -> EventSequences:
+        """The ``users`` (U',) alone, in that order, with all their events; items and types are numbered as before."""
+        lengths = np.diff(self.offsets)[users]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        events = np.arange(offsets[-1]) + np.repeat(self.offsets[users] - offsets[:-1], lengths)
+        return replace(
+            self,
+            user_ids=self.user_ids[users],
+            offsets=offsets,
+            items=self.items[events],
+            types=self.types[events],
+            times=self.times[events],
+            values=self.values[events],
+        )
+
     def _keep(self, mask: npt.NDArray[np.bool_]) -> EventSequences:
         kept_before = np.concatenate([[0], np.cumsum(mask)])
         return replace(

@@ -130,6 +130,23 @@ def test_nothing_after_the_cut_changes_a_list(fitted: Fitted, otherwise: Fitted,
     assert np.mean(otherwise.week.sequences.between(CUT, CUT + WEEK).items == ITEMS) > 0.5
 
 
+def test_some_users_are_scored_as_they_are_among_all(fitted: Fitted) -> None:
+    users = np.array([3, 4, 17, 58])
+    whole, some = fitted.week.after(only_with_targets=False), fitted.week.later(users)
+    for name in ("context", "trends"):
+        of_all = getattr(whole, name)
+        np.testing.assert_array_equal(getattr(some, name), of_all if name == "trends" else of_all[users])
+    np.testing.assert_allclose(some.states, whole.states[users], atol=0.02)
+    np.testing.assert_array_equal(some.scores(np.arange(4)), whole.scores(users))
+    np.testing.assert_array_equal(
+        some.had.dense(np.arange(4), some.candidates), whole.had.dense(users, some.candidates)
+    )
+    np.testing.assert_array_equal(some.values, whole.values[whole.had.take(users)[0]])
+    scores = [fitted.ranked.ranker.score(*one, fitted.ranked.grouped) for one in ((some, np.arange(4)), (whole, users))]
+    np.testing.assert_allclose(*scores, atol=0.05)
+    assert not len(some.wanted.items)
+
+
 def test_one_row_a_place_and_who_scored(lists: Recommended) -> None:
     fields = list(RECOMMENDATIONS.arrow)[1:]
     assert [(field.name, field.type) for field in lists.rows.schema] == [(field.name, field.type) for field in fields]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -78,3 +79,21 @@ def test_cuts_keep_exactly_the_events_of_their_time(events: list, start: int, le
     owners = part.user_ids[part.user_of_event].tolist()
     assert owners == [row[0] for row in rows if start <= row[3] < start + length]
     assert sequences.before(low).values.tolist() == [row[4] for row in rows if row[3] < start]
+
+
+def test_some_users_alone_keep_their_events_and_their_numbers_of_items() -> None:
+    rows = [
+        ("a", "x", "view", 0, 1.0),
+        ("b", "y", "buy", 0, 2.0),
+        ("b", "x", "view", 1, 3.0),
+        ("d", "z", "buy", 5, 4.0),
+    ]
+    sequences = EventSequences.from_arrow(_table(rows), ["x", "y", "z"], ("buy", "view"))
+    some = sequences.only(np.array([2, 1]))
+    assert some.user_ids.tolist() == ["d", "b"]
+    assert some.offsets.tolist() == [0, 1, 3]
+    assert some.items.tolist() == [2, 1, 0]
+    assert some.types.tolist() == [0, 0, 1]
+    assert some.values.tolist() == [4.0, 2.0, 3.0]
+    assert some.item_ids.tolist() == ["x", "y", "z"]
+    assert sequences.only(np.arange(0)).offsets.tolist() == [0]

@@ -41,6 +41,11 @@ class Engine(ABC):
     def exchange(self) -> Exchange:
         """For tables that are too large for an item or a result."""
 
+    @property
+    def workers(self) -> int:
+        """How many pieces can be worked on at a time. To cut work by it is right only where results do not depend on the cuts."""
+        return 1
+
     @abstractmethod
     def imap(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """`function` of each item, in the items' order, as they are asked for; pieces may run ahead of what is asked.

@@ -74,12 +74,19 @@ class RayEngine(Engine):
 
         return ray.remote(num_cpus=1, max_retries=0)(run)
 
-    def imap(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    @property
+    def workers(self) -> int:
         """See `Engine`."""
         import ray
 
         _log.debug("compute: on the Ray cluster at %s", self._head)
-        ahead = _AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1)))
+        return max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+    def imap(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        """See `Engine`."""
+        import ray
+
+        ahead = _AHEAD * self.workers
         coming = enumerate(items)
         given: deque[_Piece] = deque()
         self._answered = time.monotonic()

@@ -11,8 +11,9 @@ learned (``segment_rankers``), and how arms are compared (``evaluation``).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,6 +42,21 @@ class Division:
     def groups(self) -> list[str]:
         """Names of the groups in their order."""
         return sorted({group for group, _ in self.members.values()})
+
+    def shares(self, group: str) -> dict[str, float]:
+        """Membership probability of each user of a group, in the order of users."""
+        return self._shares[group]
+
+    @cached_property
+    def _shares(self) -> dict[str, dict[str, float]]:
+        found: dict[str, dict[str, float]] = {group: {} for group in self.groups}
+        for user, (group, share) in sorted(self.members.items()):
+            found[group][user] = share
+        return found
+
+    def only(self, groups: Collection[str]) -> Division:
+        """The same arm with some of its groups."""
+        return replace(self, members={user: member for user, member in self.members.items() if member[0] in groups})
 
 
 class FittedGroup(NamedTuple):
@@ -90,7 +106,7 @@ def fit_divisions(ranker: Freezes, week: RankingWeek, divisions: Sequence[Divisi
         FittedGroup(
             division.arm,
             name,
-            {user: share for user, (group, share) in sorted(division.members.items()) if group == name},
+            division.shares(name),
             deltas.only(code).to_bytes(),
             float(deltas.gate[code]),
         )

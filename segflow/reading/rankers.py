@@ -97,6 +97,8 @@ def ranking_week(reader: Reader) -> RankingWeek:
     The last one is kept: its training examples cost as much as the training, and the next step of a process often asks for
     the same. It is kept by the versions of the tables and the model it was made from, so it cannot be out of date.
     """
+    import torch
+
     from segflow.rankers.snapshot import RankingWeek
     from segflow.representation.behavior import BehaviorModel
 
@@ -104,7 +106,8 @@ def ranking_week(reader: Reader) -> RankingWeek:
     model = _behavior_model_bytes(reader)
     versions = (reader.version(tables.EVENTS), reader.version(tables.ITEM_EMBEDDINGS))
     bounds, config = str(reader.bounds(tables.EVENTS)), reader.config.rankers
-    key = (reader.storage.root, reader.week, bounds, versions, hashlib.sha256(model).digest(), config)
+    digest, threads = hashlib.sha256(model).digest(), torch.get_num_threads()
+    key = (reader.storage.root, reader.week, bounds, versions, digest, config, threads)
     if key not in _KEPT:
         _KEPT.clear()
         ids, _ = item_vectors(reader)

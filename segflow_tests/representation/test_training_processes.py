@@ -123,6 +123,7 @@ def _first_step(log: EventSequences, vectors: npt.NDArray[np.float32], group: Gr
     return trainer._learn(*batch)
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_learns(
     log: EventSequences, vectors: npt.NDArray[np.float32], two: Fitted
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -118,14 +119,15 @@ def segment_rankers(step: Step) -> None:
 
 def _fit_segments(step: Step) -> None:
     """Of one week. What a range over segment ids or weeks holds but does not live in it: those partitions stay empty."""
-    from segflow.rankers.arms import SEGMENTS, Division, fit_divisions
+    from segflow.rankers.arms import SEGMENTS, Division
+    from segflow.shards.rankers import fit_groups
 
     wanted = {str(storage_key(key)[1]) for key in step.keys}
     own = {user: member for user, member in members_of(step).items() if member[0] in wanted}
     rows = []
     if own:
         division = Division(SEGMENTS, own, step.config.rankers.segment_method)
-        fitted = fit_divisions(global_ranker_of(step), ranking_week(step), [division], step.config.seed)
+        fitted = fit_groups(step, step.engine, [division], step.config.seed)
         figures = {one.group_id: {"users": len(one.shares), "gate": one.gate} for one in fitted}
         step.run.table([{"week": str(step.week), "segment_id": name, **one} for name, one in figures.items()], "gates")
         rows = [step.model_row(one.model, figures[one.group_id], segment_id=one.group_id) for one in fitted]
@@ -150,11 +152,11 @@ def _fit_segments(step: Step) -> None:
 )
 def control_rankers(step: Step) -> None:
     """A gain that random groups of the same sizes share is a gain of more training, not of segments."""
-    from segflow.rankers.arms import control_divisions, fit_divisions
+    from segflow.rankers.arms import control_divisions
+    from segflow.shards.rankers import fit_groups
 
-    week, ranker, seed = ranking_week(step), global_ranker_of(step), step.config.seed
-    controls = control_divisions(members_of(step), step.config.rankers, seed)
-    rows = [_group_row(step, one) for one in fit_divisions(ranker, week, controls, seed)]
+    controls = control_divisions(members_of(step), step.config.rankers, step.config.seed)
+    rows = [_group_row(step, one) for one in fit_groups(step, step.engine, controls, step.config.seed)]
     step.write(tables.CONTROL_RANKERS, _in_order(tables.CONTROL_RANKERS, rows))
 
 
@@ -175,15 +177,15 @@ def control_rankers(step: Step) -> None:
 )
 def repeated_rankers(step: Step) -> None:
     """The global ranker, the segments and the controls, `rankers.repeats` times; placebo groups are dealt anew each time."""
-    from segflow.rankers.arms import GLOBAL, FittedGroup, repeat, repeat_seed
+    from segflow.rankers.arms import GLOBAL, FittedGroup, repeat_seed
+    from segflow.shards.rankers import fit_repeats
 
     rows, seconds = [], {"global": 0.0, "groups": 0.0}
-    for number in range(1, step.config.rankers.repeats + 1):
-        seed = repeat_seed(step.config.seed, number)
-        one = repeat(ranking_week(step), members_of(step), seed, _checkpoint(step))
-        step.log(f"repeated_rankers: all rankers of the test are trained by seed {seed}")
-        everyone = FittedGroup(GLOBAL, "everybody", {}, one.ranker.to_bytes(), 1.0)
-        rows += [_group_row(step, group, seed=seed) for group in (everyone, *one.groups)]
+    seeds = [repeat_seed(step.config.seed, number) for number in range(1, step.config.rankers.repeats + 1)]
+    for one in fit_repeats(step, step.engine, seeds, [*map(_checkpoint(step), seeds)]):
+        step.log(f"repeated_rankers: all rankers of the test are trained by seed {one.seed}")
+        everyone = FittedGroup(GLOBAL, "everybody", {}, one.ranker, 1.0)
+        rows += [_group_row(step, group, seed=one.seed) for group in (everyone, *one.groups)]
         seconds = {"global": seconds["global"] + one.global_seconds, "groups": seconds["groups"] + one.group_seconds}
     # By the clock on the wall: no figure of a table, since those are the same each time.
     step.note(**{f"training_seconds_{part}": total for part, total in seconds.items()})
@@ -231,6 +233,7 @@ def recommendations(step: Step) -> None:
     from segflow.rankers.new_items import NewItems
     from segflow.rankers.recommend import Ranked, Shown, recommendation_rows
     from segflow.rankers.rules import rules_of
+    from segflow.shards.lists import pools_on
 
     week, known, settings = ranking_week(step), catalogue(step), step.config.recommendations
     _, vectors = item_vectors(step)
@@ -238,7 +241,8 @@ def recommendations(step: Step) -> None:
     rules = rules_of(settings, known, (*week.candidate_ids, *new.item_ids))
     ranked = Ranked(global_ranker_of(step), segment_groups(step, week.sequences.user_ids), segments_of(step))
     shown = Shown(known, vectors[[*week.history.candidates, *new.numbers]], segment_names(step), new)
-    found = recommendation_rows(week, ranked, shown, settings, rules)
+    made = partial(pools_on, step.engine, step)
+    found = recommendation_rows(week, ranked, shown, settings, rules, made)
     step.note(users=found.users, excluded_ids_that_are_no_items=rules.unknown)
     step.note(**{f"reasons_explain_{of}": share for of, share in found.explained.items()})
     rows = found.rows

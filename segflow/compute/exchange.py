@@ -1,7 +1,7 @@
 """The exchange of engines with several machines: files in a folder or object store that all of them see.
 
 Each table is an Arrow IPC stream. Its name is drawn at random and told once it is whole, so nobody meets half of one. Each
-engine has a folder of its own below `compute.exchange`, which goes away with it.
+engine has a folder of its own below `compute.exchange`, which goes away with it; that of a killed process stays.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from uuid import uuid4
 
 import pyarrow as pa
+import pyarrow.fs as pafs
 
 from segflow.compute.engine import Reference
 from segflow.errors import UserError
 from segflow.storage.places import file_system
 
-FOLDERS = "step-*"
-"""What the folders of engines are called; those of killed processes stay."""
+_FOLDER = "step-"
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def exchange_below(root: str, options: Mapping[str, str]) -> Iterator[FileExchan
 
     Raises UserError when nothing can be written there.
     """
-    folder = FOLDERS.replace("*", uuid4().hex)
+    folder = f"{_FOLDER}{uuid4().hex}"
     try:
         place = file_system(root, options)
         place.create_dir(folder)
@@ -73,3 +73,13 @@ def exchange_below(root: str, options: Mapping[str, str]) -> Iterator[FileExchan
         yield FileExchange(root, folder, dict(options))
     finally:
         place.delete_dir(folder)
+
+
+def remove_left(root: str, options: Mapping[str, str]) -> list[str]:
+    """Remove the folders of processes that were killed, while no other is at work. Returns what was there."""
+    place = file_system(root, options)
+    found = place.get_file_info(pafs.FileSelector("", allow_not_found=True))
+    left = sorted(one.base_name for one in found if one.base_name.startswith(_FOLDER))
+    for name in left:
+        place.delete_dir(name)
+    return [f"{root.rstrip('/')}/{name}" for name in left]

@@ -14,6 +14,7 @@ from typing import Any
 import duckdb
 
 from segflow import tables
+from segflow.compute.exchange import remove_left
 from segflow.config import Config
 from segflow.erasure import audit, files, pages, sources
 from segflow.erasure.needles import Needles, is_common
@@ -256,10 +257,11 @@ def _search(
 
 
 def _leftovers(config: Config) -> Iterator[Path]:
-    """Remove what killed processes left: spilled rows, and trainings that were cut off. Yields what was there."""
+    """Remove what killed processes left: spilled rows, what passed between machines, trainings cut off. Yields what was there."""
     for folder in sorted(Path(config.compute.spill).glob("step-*")):
         shutil.rmtree(folder, ignore_errors=True)
         yield folder
+    yield from map(Path, remove_left(config.compute.exchange, config.storage.options))
     for checkpoints in sorted({config.behavior.checkpoints, config.rankers.checkpoints}):
         for file in files.files_below(Path(checkpoints)):
             file.unlink()

@@ -16,7 +16,7 @@ import pytest
 
 from segflow.compute import IN_PROCESS, open_engine
 from segflow.compute import worker as worker_module
-from segflow.compute.exchange import exchange_below
+from segflow.compute.exchange import FileExchange, exchange_below, remove_left
 from segflow.compute.worker import run, versions
 from segflow.config import ComputeConfig
 from segflow.errors import UserError
@@ -93,6 +93,17 @@ def test_tables_pass_between_machines_as_files_that_go_away(tmp_path: Path, sche
         assert reference.get().equals(table)
         assert [file for file in tmp_path.rglob("*") if file.is_file()]
     assert not [file for file in tmp_path.rglob("*") if file.is_file()]
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_what_a_killed_process_left_can_be_removed(tmp_path: Path, scheme: str) -> None:
+    root = f"{scheme}{tmp_path}/exchange"
+    (tmp_path / "exchange" / "step-1").mkdir(parents=True)
+    (tmp_path / "exchange" / "ours").touch()
+    FileExchange(root, "step-1").put(pa.table({"user_id": ["u"]}))
+    assert remove_left(root, {}) == [f"{root}/step-1"]
+    assert [one.name for one in tmp_path.rglob("*") if one.is_file()] == ["ours"]
+    assert remove_left(str(tmp_path / "never made"), {}) == []
 
 
 def test_an_exchange_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -127,13 +127,13 @@ class RayEngine(Engine):
             except ray.exceptions.RayTaskError as error:
                 # What a piece raises is in its outcome, so it did not even begin.
                 raise EngineError(
-                    f"compute: a node cannot run segflow; install it on every node: {_first_line(error.cause)}"
+                    f"compute: a node cannot run segflow; install it on every node: {_first_sentence(error.cause)}"
                 ) from error
             except ray.exceptions.RayError as error:
                 self._lost(piece, error)
 
     def _lost(self, piece: _Piece, error: Exception) -> None:
-        reason = f"{type(error).__name__}: {_first_line(error)}"
+        reason = f"{type(error).__name__}: {_first_sentence(error)}"
         if piece.attempts == _ATTEMPTS:
             raise EngineError(
                 f"compute: piece {piece.number} lost its worker {_ATTEMPTS} times, the last time by {reason}; if its node ran "
@@ -203,6 +203,8 @@ def _connect(config: ComputeConfig) -> str:
             if address != "auto":
                 socket.create_connection(_parts(address), timeout=config.patience).close()
             logging.getLogger("ray").setLevel(logging.ERROR)
+            # Ray would print notices on standard output, which is for the command's own answer.
+            ray._private.worker.print_to_stdstream = _notice
             context = ray.init(address, namespace="segflow", log_to_driver=False, configure_logging=False)
             head.append(context.address_info["gcs_address"])
         except BaseException as error:
@@ -217,7 +219,7 @@ def _connect(config: ComputeConfig) -> str:
     if failed and isinstance(failed[0], UserError):
         raise failed[0]
     reason = (
-        _first_line(failed[0])
+        _first_sentence(failed[0])
         if failed
         else f"no answer for {config.patience:.0f} s, as from a head that wants its token"
     )
@@ -227,6 +229,11 @@ def _connect(config: ComputeConfig) -> str:
         f"compute.address: cannot use the Ray cluster at {address}: {reason}; start one with `ray start --head`, run the step on "
         "one of its nodes, with its RAY_AUTH_TOKEN, and name HOST:PORT of the head"
     ) from (failed[0] if failed else None)
+
+
+def _notice(data: Mapping[str, Any], **_: Any) -> None:
+    for line in data["lines"]:
+        _log.info("ray: %s", line)
 
 
 def _parts(address: str) -> tuple[str, int]:
@@ -239,6 +246,7 @@ def _parts(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _first_line(error: BaseException) -> str:
+def _first_sentence(error: BaseException) -> str:
+    """Ray's messages go on to say how its tools are used."""
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return lines[0].split(". ")[0].rstrip(".") if lines else type(error).__name__

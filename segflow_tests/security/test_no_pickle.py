@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
@@ -31,6 +31,8 @@ CALLS = {
 }  # fmt: skip
 """By their full names, whatever they were imported as."""
 METHODS = {"to_pickle", "read_pickle", "unsafe_load"}
+AMONG_OWN_PROCESSES = ("compute/ray_engine.py", "compute/worker.py")
+"""What an engine's driver and its workers hand to each other, in a cluster that runs what it is sent: nothing that is stored."""
 
 
 def dangers(source: str) -> Iterator[str]:
@@ -48,9 +50,18 @@ def dangers(source: str) -> Iterator[str]:
                 names[one.asname or one.name] = f"{node.module}.{one.name}"
             if node.module.partition(".")[0] in MODULES:
                 yield f"{node.lineno}: from {node.module}"
+    safe = {
+        node.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef) and any(_dotted(base) == "yaml.SafeLoader" for base in node.bases)
+    }
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
-            yield from (f"{node.lineno}: {said}" for said in _of_call(node, names))
+            yield from (f"{node.lineno}: {said}" for said in _of_call(node, names, safe))
+
+
+def _is(node: ast.expr | None, value: bool) -> bool:
+    return isinstance(node, ast.Constant) and node.value is value
 
 
 def _dotted(node: ast.expr) -> str:
@@ -60,21 +71,23 @@ def _dotted(node: ast.expr) -> str:
     return node.id if isinstance(node, ast.Name) else "?"
 
 
-def _of_call(node: ast.Call, names: dict[str, str]) -> Iterator[str]:
+def _of_call(node: ast.Call, names: dict[str, str], safe: Collection[str]) -> Iterator[str]:
     called = _dotted(node.func)
     head, _, rest = called.partition(".")
     full = ".".join(filter(None, (names.get(head, head), rest)))
     last = called.rpartition(".")[-1]
     given = {one.arg: one.value for one in node.keywords}
-    if full in CALLS or last in METHODS:
+    harmless = full.startswith("numpy.") and _is(given.get("allow_pickle"), False)
+    harmless = harmless or (full == "yaml.load" and _dotted(given.get("Loader", node)) in safe)
+    if (full in CALLS and not harmless) or last in METHODS:
         yield full
     for name in ("allow_pickle", "trust_remote_code", "shell"):
-        if name in given and not (isinstance(given[name], ast.Constant) and given[name].value is False):  # type: ignore[attr-defined]
+        if name in given and not _is(given[name], False):
             yield f"{full}({name}=...)"
     if last == "from_pretrained":
         if "trust_remote_code" not in given:
             yield f"{full} without trust_remote_code=False"
-        if "Tokenizer" not in called and ast.unparse(given.get("use_safetensors", ast.Constant(None))) != "True":
+        if "Tokenizer" not in called and not _is(given.get("use_safetensors"), True):
             yield f"{full} without use_safetensors=True"
 
 
@@ -82,6 +95,8 @@ def test_no_code_could_run_what_it_reads() -> None:
     files = sorted(PACKAGE.rglob("*.py"))
     assert len(files) > 150
     found = {str(file.relative_to(PACKAGE)): list(dangers(file.read_text(encoding="utf-8"))) for file in files}
+    for name in AMONG_OWN_PROCESSES:
+        found[name] = [one for one in found.get(name, []) if not one.endswith(": import pickle")]
     assert {name: said for name, said in found.items() if said} == {}
 
 
@@ -96,6 +111,8 @@ def test_no_code_could_run_what_it_reads() -> None:
         "from torch import load as read\nread(x)",
         "from joblib import Parallel, load\nload(x)",
         "import numpy as np\nnp.load(x)",
+        "import numpy as np\nnp.load(x, allow_pickle=True)",
+        "import yaml\nclass Own(yaml.Loader): pass\nyaml.load(x, Loader=Own)",
         "import other\nother.read(x, allow_pickle=True)",
         "import other\nother.read(x, allow_pickle=flag)",
         "import yaml\nyaml.load(x, Loader=yaml.SafeLoader)",
@@ -114,7 +131,10 @@ def test_the_check_itself_sees(source: str) -> None:
 
 
 def test_it_lets_pass_what_is_harmless() -> None:
-    harmless = "import torch, yaml, json\nmodel.eval()\njson.load(x)\nyaml.safe_load(x)\nre.compile(x)\nload(x)"
+    harmless = (
+        "import torch, yaml, json, numpy as np\nmodel.eval()\njson.load(x)\nyaml.safe_load(x)\nre.compile(x)\nload(x)\n"
+        "np.load(x, allow_pickle=False)\nclass Own(yaml.SafeLoader): pass\nyaml.load(x, Loader=Own)"
+    )
     assert list(dangers(harmless)) == []
 
 

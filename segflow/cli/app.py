@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from segflow import trouble
 from segflow.cli import erase, look, make, start
 from segflow.errors import RunFailedError, UserError
 
@@ -69,8 +70,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"segflow: interrupted; {_SAFE}", file=sys.stderr)
         return 130
     except UserError as error:
-        print(f"segflow: {error}", file=sys.stderr)
-        code = 3 if isinstance(error, RunFailedError) else 1
-        if "--json" in given:
-            print(json.dumps({"error": str(error), "exit_code": code}, ensure_ascii=False))
-        return code
+        return _told(str(error), 3 if isinstance(error, RunFailedError) else 1, given)
+    except Exception as error:
+        if said := trouble.line(error):
+            return _told(said, 3, given)
+        raise
+
+
+def _told(said: str, code: int, given: Sequence[str]) -> int:
+    """Say what is wrong in one line; returns the exit code."""
+    print(f"segflow: {said}", file=sys.stderr)
+    if "--json" in given:
+        print(json.dumps({"error": said, "exit_code": code}, ensure_ascii=False))
+    return code

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import dagster as dg
 
+from segflow import trouble
 from segflow.defs.code_version import code_version
 from segflow.defs.metadata import asset_metadata, freshness, tags
 from segflow.defs.partitions import CONFIG, DAILY, DAYS_AT_ONCE, Window
@@ -96,6 +97,10 @@ def materializes(
                     yield from step.results()
             except (UserError, ViolationsError) as error:
                 raise dg.Failure(description=str(error), allow_retries=False) from error
+            except Exception as error:
+                if said := trouble.line(error):
+                    raise dg.Failure(description=said, allow_retries=False) from error
+                raise
 
         return asset
 

@@ -17,6 +17,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from segflow.errors import UserError
+from segflow.trouble import line
+
 FOLDER = "_checksums"
 _BLOCK = 1 << 20
 _SUM = re.compile(r"[0-9a-f]{8} \d+\n")
@@ -85,6 +88,8 @@ def _damage(table: Path, file: Path, again: bool) -> str:
             return "its content is not what was written" if size == was else f"has {size:,} bytes, {was:,} were written"
     except FileNotFoundError:
         return "" if file.is_file() else "is gone"
+    except PermissionError as error:
+        raise UserError(line(error)) from error
     except OSError as error:
         return f"cannot be read: {error.strerror}"
     _sound[file] = stamp

@@ -13,7 +13,9 @@ from pathlib import Path
 import duckdb
 
 from segflow.config import ComputeConfig
+from segflow.errors import UserError
 from segflow.sql import literal
+from segflow.trouble import at, line
 
 _OWNER = "owner"
 _NAMELESS_SECONDS = 3600.0
@@ -41,6 +43,13 @@ def connect(compute: ComputeConfig, tables: str | None = None) -> Iterator[duckd
             # Without effect until it is confined.
             connection.execute(f"SET allowed_directories = {literal(_canonical(folders))}")
             yield connection
+        except duckdb.OutOfMemoryException as error:
+            raise UserError(_too_much(compute, error)) from error
+        except duckdb.IOException as error:
+            # Elsewhere it is a file that is read, which is named as it is.
+            if str(spill) in str(error) and (said := line(error, f"{compute.spill} (compute.spill)")):
+                raise UserError(said) from error
+            raise
         finally:
             connection.close()
 
@@ -67,15 +76,29 @@ def _canonical(folders: Iterable[str]) -> list[str]:
     return [one if "://" in one else f"{Path(one).resolve()}/" for one in folders]
 
 
+def _too_much(compute: ComputeConfig, error: Exception) -> str:
+    if "max_temp_directory_size" in str(error):
+        return (
+            f"{compute.spill}: more than compute.spill_limit ({compute.spill_limit}) was to be spilled; raise it, "
+            "raise compute.memory_limit, or lower compute.rows_at_once"
+        )
+    said = str(error).split("\n")[0].partition(": ")[2]
+    return (
+        f"compute.memory_limit ({compute.memory_limit}) is too little for this step ({said}); raise it, or lower "
+        "compute.rows_at_once"
+    )
+
+
 @contextmanager
 def _spill_folder(root: Path) -> Iterator[Path]:
     """A new folder below `root`. Those of killed processes, which could not remove them, go away first.
 
     Its owner holds a lock, which the system gives back when the process ends, however it ends.
     """
-    root.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(root)
-    folder = Path(tempfile.mkdtemp(prefix="step-", dir=root))
+    with at(f"{root} (compute.spill)"):
+        root.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(root)
+        folder = Path(tempfile.mkdtemp(prefix="step-", dir=root))
     try:
         with (folder / "new").open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)

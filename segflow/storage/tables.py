@@ -28,6 +28,7 @@ from segflow.storage.checks import Violation, violations
 from segflow.storage.content import counted, data_files, digests, files_view, path_of, what_to_do
 from segflow.storage.partitions import Key, Partition, around, check_key, condition, filters
 from segflow.tables import Table
+from segflow.trouble import at
 
 _BATCH_ROWS = 65_536
 _TRIES = 3
@@ -101,7 +102,8 @@ class Storage:
         Raises UserError when it was made with other columns, by another version of segflow.
         """
         try:
-            opened = DeltaTable(self.uri(table), version=version, storage_options=self.options or None)
+            with at(f"{self.uri(table)} (storage.root)"):
+                opened = DeltaTable(self.uri(table), version=version, storage_options=self.options or None)
         except TableNotFoundError:
             return None
         differ = ", ".join(_differences(opened.schema(), table))
@@ -264,13 +266,15 @@ class Storage:
             custom_metadata=dict(commit or {}), max_commit_retries=None if version is None else 0
         )
         for tries_left in reversed(range(_TRIES if version is None else 1)):
-            opened = self.open(table, version) or self._create(table)
+            with at(f"{self.uri(table)} (storage.root)"):
+                opened = self.open(table, version) or self._create(table)
             if allowed is not None:
                 allowed()
             changed = self._changed(connection, table, opened, new)
             try:
                 if changed:
-                    self._replace(connection, table, opened, staged, changed, properties)
+                    with at(f"{self.uri(table)} (storage.root)"):
+                        self._replace(connection, table, opened, staged, changed, properties)
                 break
             except CommitFailedError as error:
                 if not tries_left:
@@ -280,7 +284,8 @@ class Storage:
                     ) from error
         if self.is_local:
             # What was not replaced was compared just now.
-            checksums.record(self.folder(table), [path for key, path in data_files(table, opened) if key in new])
+            with at(f"{self.uri(table)} (storage.root)"):
+                checksums.record(self.folder(table), [path for key, path in data_files(table, opened) if key in new])
         connection.execute(f"DROP TABLE {identifier(staged)}")
         return Written(
             table,

@@ -17,6 +17,7 @@ import dagster as dg
 from segflow import tables
 from segflow_tests.faults.daemon import opened
 from segflow_tests.faults.nursery import Nursery, nursery
+from segflow_tests.faults.places import mount, unmount
 from segflow_tests.pipeline.project import Project
 from segflow_tests.planted import planted_log
 
@@ -26,12 +27,16 @@ DAYS = tuple(f"2024-01-{number:02}" for number in range(1, 5))
 
 @dataclass(frozen=True, eq=False)
 class Days:
-    """The project, its state before any day was made, the nursery that works on it, and the rows that are to come out."""
+    """The project, its state before any day was made, the nursery that works on it, and the rows that are to come out.
+
+    own_disk: whether it is on a small disk of its own.
+    """
 
     project: Project
     prepared: Path
     nursery: Nursery
     expected: Mapping[str, list[dict[str, Any]]]
+    own_disk: bool
 
     def restore(self) -> None:
         """The project as it was before any day was made."""
@@ -78,15 +83,16 @@ class Days:
                 return []
 
 
-def backfill(first: str, last: str, *names: str) -> list[str]:
-    """The arguments of `segflow` that make the daily tables of a span day by day."""
-    return ["backfill", f"{first}..{last}", "--chunk", "1", "--assets", ",".join(names or DAILY)]
+def backfill(first: str = DAYS[0], last: str = DAYS[-1], chunk: int = 1) -> list[str]:
+    """The arguments of `segflow` that make the daily tables of a span in runs of so many days."""
+    return ["backfill", f"{first}..{last}", "--chunk", str(chunk), "--assets", ",".join(DAILY)]
 
 
 @contextmanager
 def made_days(folder: Path) -> Iterator[Days]:
     """A project with its catalogue and no day, which was made undisturbed once and taken back."""
     project = folder / "project"
+    own_disk = mount(project, "128m")
     log = planted_log(project, users=20, weeks=2, dirt=True)
     made = Project.make(project, log.start, log.end, compute={"memory_limit": "1GB", "threads": 1})
     with nursery(made) as running:
@@ -96,9 +102,9 @@ def made_days(folder: Path) -> Iterator[Days]:
         undisturbed = running.run("backfill", f"{DAYS[0]}..{DAYS[-1]}", "--assets", ",".join(DAILY))
         assert undisturbed.status == 0, undisturbed.said
         expected = {name: made.read(tables.ALL[name]).to_pylist() for name in DAILY}
-        days = Days(made, folder / "prepared", running, expected)
-        days.restore()
-        yield days
+        yield Days(made, folder / "prepared", running, expected, own_disk)
+    if own_disk:
+        unmount(project)
 
 
 def commits(project: Project, table: str) -> Counter[str]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from segflow_tests.faults.daemon import opened
-from segflow_tests.faults.days import DAILY, DAYS, Days, backfill, commits
+from segflow_tests.faults.days import DAILY, Days, backfill, commits
 from segflow_tests.faults.nursery import Child
 
 pytestmark = pytest.mark.faults
@@ -26,14 +26,14 @@ def assault(days: Days, seed: int, moment: Callable[[random.Random, Child], bool
     """
     chance, hits, tries = random.Random(seed), 0, 0
     while hits < KILLS:
-        child = days.nursery.start(*backfill(DAYS[0], DAYS[-1]))
+        child = days.nursery.start(*backfill())
         hit = moment(chance, child)
         child.send(signal.SIGKILL)
         assert child.wait() == -signal.SIGKILL, f"seed {seed}, {hits} hits of {tries}: {child.said}"
         hits, tries = hits + hit, tries + 1
         # The last good version can be read at any time.
         days.check_readable()
-    child = days.nursery.run(*backfill(DAYS[0], DAYS[-1]))
+    child = days.nursery.run(*backfill())
     assert child.status == 0, f"seed {seed}: {child.said}"
     print(f"seed {seed}: {hits} hits in {tries} kills")
     days.check()

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from subprocess import PIPE
@@ -14,6 +15,7 @@ from subprocess import PIPE
 import duckdb
 
 from segflow.config import ComputeConfig
+from segflow.errors import UserError
 from segflow.storage import Storage, connect
 from segflow.tables import Column, Table
 
@@ -70,9 +72,9 @@ def numbers(
     return {one: [row["number"] for row in rows if row["day"] == one] for one in sorted({row["day"] for row in rows})}
 
 
-def start(program: str, *arguments: object) -> subprocess.Popen[str]:
-    """Run a function of this module in a process of its own."""
-    command = [sys.executable, "-m", __name__, program, *map(str, arguments)]
+def start(program: str, *arguments: object, under: Sequence[str] = ()) -> subprocess.Popen[str]:
+    """Run a function of this module in a process of its own. under: the start of its command line."""
+    command = [*under, sys.executable, "-m", __name__, program, *map(str, arguments)]
     return subprocess.Popen(command, cwd=REPOSITORY, stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True)
 
 
@@ -103,6 +105,23 @@ def write_two_tables(root: str, survive: str) -> None:
         if survive != "survive":
             os.kill(os.getpid(), signal.SIGKILL)
         storage.write(connection, NAMES, "SELECT 'i' AS item_id, 'new' AS name")
+
+
+def write_once(root: str, number: str) -> None:
+    """Write one day; print the error of a user's or the machine's, if there is one."""
+    try:
+        with connect(ComputeConfig(spill=f"{root}/spill", threads=1)) as connection:
+            Storage(f"{root}/tables").write(connection, VISITS, visits(1, number=int(number)), [(day(1),)])
+    except UserError as error:
+        print(error)
+
+
+def spill_until_killed(root: str) -> None:
+    """Write more to disk than memory holds, and wait."""
+    with connect(ComputeConfig(spill=f"{root}/spill", threads=1, memory_limit="30MB")) as connection:
+        connection.execute("CREATE TEMP TABLE big AS SELECT i, md5(i::VARCHAR) AS text FROM range(1_000_000) AS t(i)")
+        print("spilled", flush=True)
+        sys.stdin.read()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,65 @@
+"""Disks that are small or cannot be written, and processes whose rights count although root started them. Needs a Linux that
+lets the tests mount; elsewhere they are skipped.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+RIGHTS_COUNT = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+"""The start of a command line under which root, too, may only do what a file's mode says."""
+
+
+def mount(folder: Path, size: str) -> bool:
+    """A file system of its own in memory at `folder`; False if that is not allowed here."""
+    folder.mkdir(parents=True, exist_ok=True)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    return (
+        shutil.which("mount") is not None and subprocess.run(command, capture_output=True, check=False).returncode == 0
+    )
+
+
+def unmount(folder: Path) -> None:
+    """Take it away, with all that is on it."""
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
+    """`folder` on a disk of that size, until the end of the block."""
+    if not mount(folder, size):
+        pytest.skip("needs to mount a small file system")
+    try:
+        yield folder
+    finally:
+        unmount(folder)
+
+
+@contextmanager
+def full_but_for(disk: Path, free: int) -> Iterator[None]:
+    """No more than `free` bytes of room on the disk, until the end of the block."""
+    ballast = disk / "ballast"
+    room = shutil.disk_usage(disk).free
+    with ballast.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, max(room - free, 1))
+    try:
+        yield
+    finally:
+        ballast.unlink()
+
+
+@contextmanager
+def read_only(disk: Path) -> Iterator[None]:
+    """The mounted disk cannot be written, until the end of the block."""
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)

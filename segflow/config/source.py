@@ -215,6 +215,11 @@ class CalendarConfig(Section):
         """The last day that can hold events: the day before `end`, or today in UTC."""
         return self.end - timedelta(days=1) if self.end else datetime.now(UTC).date()
 
+    @property
+    def first_to_come(self) -> date:
+        """The first day that no event can be of: `end`, or the day after tomorrow, since clocks differ."""
+        return self.end or self.last_day + timedelta(days=2)
+
     def days(self) -> Iterator[date]:
         """Every day that can hold events, in order."""
         for number in range((self.last_day - self.start).days + 1):

@@ -30,6 +30,8 @@ KNOWN = "known_files"
 STORED = "stored_raw_events"
 """The view of the raw rows as they were, which `raw_query` reads."""
 _STRAGGLERS = "stragglers"
+_UNTIL = " until "
+_DUE = f"TRY_CAST(split_part(mapping, '{_UNTIL}', 2) AS DATE)"
 
 
 def files_query(connection: duckdb.DuckDBPyConnection, config: Config, version: str) -> str:
@@ -48,7 +50,7 @@ def files_query(connection: duckdb.DuckDBPyConnection, config: Config, version: 
         statement = load(str(source.events.sql))
         version = hashlib.sha256(f"{version}:{everything}:{statement}".encode()).hexdigest()[:16]
     listed = files(source.events.path, source.events.format)
-    known = _known(connection, version)
+    known = _known(connection, version, config.calendar.first_to_come)
     changed = [one for one in listed if (one.name, one.size, one.modified) not in known]
     if joined and changed:
         changed = listed
@@ -62,6 +64,7 @@ def files_query(connection: duckdb.DuckDBPyConnection, config: Config, version: 
         kept += f" AND file IN (SELECT unnest({literal(sorted(_present(config)))}))"
     connection.execute(f"CREATE OR REPLACE TEMP VIEW kept_files AS SELECT * FROM {KNOWN} WHERE {kept}")
     connection.execute(f"CREATE OR REPLACE TEMP VIEW mapped_rows AS {rows}")
+    _look(connection, config)
     return render("events/files.sql", version=version, first_day=config.calendar.start)
 
 
@@ -88,7 +91,7 @@ def raw_query(
     Reads the view source_files, the table that `reading_plan` made and, for files that are gone, STORED.
     """
     chosen = None if only is None else only & _present(config)
-    rows = _mapped(connection, config, chosen, _home(connection, chosen))
+    rows = _as_listed(connection, _mapped(connection, config, chosen, _home(connection, chosen)), chosen)
     inside = f"day >= {literal(first)} AND day < {literal(last)}"
     return f"SELECT * FROM ({rows}) WHERE {inside} UNION ALL BY NAME {_elsewhere(connection, config, first, last)}"
 
@@ -173,6 +176,40 @@ def reading_plan(
     return list(plan)
 
 
+def require_as_listed(
+    connection: duckdb.DuckDBPyConnection, config: Config, staged: str, first: date, last: date
+) -> None:
+    """Raise UserError when `staged`, the raw rows of [first, last), are not those that source_files lists.
+
+    A file that was replaced, or was still being written, since it was looked into may have been read in parts, and its days are
+    not those of the list. Files whose size and time are as listed are not looked at twice. Reads the view source_files.
+    """
+    if config.source.events.sql is not None:
+        return
+    inside = f"day >= {literal(first)} AND day < {literal(last)}"
+    listed = connection.execute("SELECT DISTINCT file, size, modified FROM source_files").fetchall()
+    now = {one.name: (one.size, one.modified) for one in files(config.source.events.path, config.source.events.format)}
+    changed = sorted(name for name, *facts in listed if name in now and now[name] != tuple(facts))
+    if not changed:
+        return
+    those = f"IN (SELECT unnest({literal(changed)}))"
+    dated = "CASE WHEN make_timestamp(epoch_us(ts))::DATE = day THEN day END AS day"
+    connection.execute(
+        f"CREATE OR REPLACE TEMP VIEW mapped_rows AS SELECT * REPLACE ({dated}) FROM {staged} WHERE source_file {those}"
+    )
+    _look(connection, config)
+    columns = "SELECT file, day, rows, digest FROM"
+    known = f"{columns} source_files WHERE rows > 0 AND {inside} AND file {those}"
+    found = connection.execute(
+        f"SELECT file FROM (({known} EXCEPT {columns} file_contents) UNION ALL ({columns} file_contents EXCEPT {known})) LIMIT 1"
+    ).fetchone()
+    if found:
+        raise UserError(
+            f"{found[0]}: was changed since source_files was made of it; when it is completely written, run again, or "
+            "materialize source_files and then these days"
+        )
+
+
 def required(config: Config) -> list[str]:
     """The event fields whose column every file must have. A file may lack what is filled in by rule."""
     return ["user_id", "ts", *(["event_type"] if config.cleaning.impute.event_type is None else [])]
@@ -208,6 +245,30 @@ def _home(connection: duckdb.DuckDBPyConnection, only: set[str] | None) -> str:
     return _of_its_file({file: day for file, day in found if only is None or file in only}, "DATE")
 
 
+def _as_listed(connection: duckdb.DuckDBPyConnection, rows: str, only: set[str] | None) -> str:
+    """`rows`, of which those that were dated ahead when their file was looked into lie where source_files has them: at its home,
+    even if their day is there by now.
+    """
+    found = connection.execute(
+        f"SELECT file, max(day), max({_DUE}) FROM source_files WHERE {_DUE} IS NOT NULL GROUP BY file ORDER BY file"
+    ).fetchall()
+    ahead = [one for one in found if only is None or one[0] in only]
+    if not ahead:
+        return rows
+    due = _of_its_file({file: due for file, _, due in ahead}, "DATE")
+    home = _of_its_file({file: home for file, home, _ in ahead}, "DATE")
+    return f"SELECT * REPLACE (CASE WHEN day >= {due} THEN {home} ELSE day END AS day) FROM ({rows})"
+
+
+def _look(connection: duckdb.DuckDBPyConnection, config: Config) -> None:
+    """The table file_contents of the view mapped_rows."""
+    calendar = config.calendar
+    # Of a log that is closed, no day is to come.
+    ahead = calendar.first_to_come if calendar.end is None else None
+    query = render("events/file_contents.sql", first_day=calendar.start, first_to_come=ahead)
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE file_contents AS {query}")
+
+
 def _of_its_file(days: Mapping[str, date], kind: str) -> str:
     """What `days` has for a row's file, as an SQL expression. kind: DATE, or TIMESTAMPTZ for the start of the day."""
     listed = ", ".join(literal(day) for day in days.values())
@@ -231,10 +292,13 @@ def _present(config: Config) -> set[str]:
     return names
 
 
-def _known(connection: duckdb.DuckDBPyConnection, version: str) -> set[tuple[str, int, int]]:
+def _known(connection: duckdb.DuckDBPyConnection, version: str, first_to_come: date) -> set[tuple[str, int, int]]:
+    """Files that need no look: mapped by this version, and none of their rows that were dated ahead is of a day that is there."""
     return set(
         connection.execute(
-            f"SELECT DISTINCT file, size, modified FROM {KNOWN} WHERE mapping = {literal(version)}"
+            f"SELECT DISTINCT file, size, modified FROM {KNOWN} "
+            f"WHERE mapping = $1 OR (starts_with(mapping, $1 || {literal(_UNTIL)}) AND {_DUE} >= $2)",
+            [version, first_to_come],
         ).fetchall()
     )
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterable, Mapping
-from datetime import timedelta
 from typing import TypeAlias
 
 import duckdb
@@ -164,7 +163,7 @@ def day_of(calendar: CalendarConfig, undated: str | None = None) -> str:
     """The partition day of a row with the column `ts`, as an SQL expression. For the arguments see `with_day`."""
     # As plain numbers: the engine's own calendar of zones costs five times as much.
     day = "CAST(make_timestamp(epoch_us(ts)) AS DATE)"
-    start, end = literal(calendar.start), literal(calendar.end or calendar.last_day + timedelta(days=2))
+    start, end = literal(calendar.start), literal(calendar.first_to_come)
     return f"CASE WHEN {day} >= {start} AND {day} < {end} THEN {day} ELSE {undated or start} END"
 
 

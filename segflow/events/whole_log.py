@@ -40,7 +40,7 @@ _WORDS = ["type_counts.key_value.key", "items.list.element", "event_types.list.e
 # Counted in a step of its own: else the window over these few counts makes the counting take nearly twice as long.
 _FILES = """
 WITH counted AS MATERIALIZED (SELECT source_file AS file, day, count(*) AS rows FROM ({rows}) GROUP BY ALL)
-SELECT file, coalesce(day, max(day) OVER (PARTITION BY file), {start}) AS day, rows FROM counted
+SELECT file, coalesce(day, max(day) OVER (PARTITION BY file), {start}) AS day, rows, '' AS mapping FROM counted
 """
 _ARENAS = -8
 
@@ -79,7 +79,11 @@ def write_sessions(config: Config, out: Path, rows_at_once: int = ROWS_AT_ONCE, 
         for name in ("sessions", "quarantine"):
             (unfinished / name).mkdir(parents=True)
         compute = config.compute.model_copy(update={"rows_at_once": rows_at_once})
-        made = _Job(config.model_copy(update={"compute": compute}), unfinished, watcher or Watcher()).run()
+        # Midnight may pass meanwhile, and with it what counts as dated ahead.
+        calendar = config.calendar.model_copy(update={"end": config.calendar.first_to_come})
+        made = _Job(
+            config.model_copy(update={"compute": compute, "calendar": calendar}), unfinished, watcher or Watcher()
+        ).run()
         _put_in_place(unfinished, out)
     finally:
         shutil.rmtree(aside, ignore_errors=True)

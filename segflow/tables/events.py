@@ -35,9 +35,11 @@ SOURCE_FILES = Table(
         Column("size", "BIGINT", "bytes of the file", minimum=0),
         Column("modified", "BIGINT", "when the file was changed last, in nanoseconds since 1970"),
         Column("drift", "VARCHAR", "how its columns differ from those of the other files", nullable=True),
-        Column("mapping", "VARCHAR", "digest of the settings and code that the rows were mapped by").made_from(
-            "settings", "code"
-        ),
+        Column(
+            "mapping",
+            "VARCHAR",
+            "digest of the settings and code that the rows were mapped by; until the day when a row dated ahead is due",
+        ).made_from("settings", "code"),
     ),
     key=("file", "day"),
 )

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
+from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
 
-from segflow.config import Config
+from segflow.config import CalendarConfig, Config, SourceConfig
 from segflow.datasets.generator import generate
 from segflow.datasets.shop import Shop
 from segflow.events import arrivals
 from segflow.settings import load
 from segflow.storage import connect
 from segflow.tables import SOURCE_FILES
+from segflow_tests.events.steps import source, write
 
 FIRST, DAYS = date(2024, 1, 1), 8
 # Late rows, and rows without a date, in nearly every file.
@@ -68,3 +70,42 @@ def test_some_days_hold_the_rows_that_later_files_have_of_them(log: Config) -> N
     part, _ = read(log, 10**9, FIRST + timedelta(2), FIRST + timedelta(4))
     assert part == [row for row in whole if FIRST + timedelta(2) <= row[0] < FIRST + timedelta(4)]
     assert {row[-2] for row in part} > {"2024-01-03.parquet", "2024-01-04.parquet"}
+
+
+def test_a_row_of_a_day_to_come_waits_for_it_and_is_never_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock of a phone is days ahead: its row lies with its file, refused, until its day is there."""
+    write(
+        tmp_path / "log" / "2024-01-03.csv", "user,item,type,time", *(f"u,i,view,2024-01-0{n} 10:00:00" for n in (3, 8))
+    )
+    write(tmp_path / "log" / "2024-01-04.csv", "user,item,type,time", "u,i,view,2024-01-04 10:00:00")
+    events = source(tmp_path / "log")
+    config = Config(source=SourceConfig(events=events), calendar=CalendarConfig(start=FIRST))
+    early, due = date(2024, 1, 3), date(2024, 1, 8)
+
+    def days(connection: duckdb.DuckDBPyConnection) -> list[date]:
+        query = "SELECT day FROM raw WHERE source_file = '2024-01-03.csv' ORDER BY source_row"
+        found = []
+        for part, only in arrivals.reading_plan(connection, config, FIRST, date(2024, 1, 10)):
+            rows = arrivals.raw_query(connection, config, *part, only)
+            found += connection.execute(f"WITH raw AS ({rows}) {query}").fetchall()
+        return [day for (day,) in found]
+
+    def today(day: date) -> None:
+        monkeypatch.setattr(CalendarConfig, "last_day", day)
+
+    with connect(config.compute.model_copy(update={"spill": str(tmp_path / "spill")})) as connection:
+        today(date(2024, 1, 4))
+        looked_into(connection, config)
+        assert days(connection) == [early, early]
+        today(date(2024, 1, 9))
+        # Nobody has looked again: the row lies where it lay.
+        assert days(connection) == [early, early]
+        connection.execute("CREATE OR REPLACE TEMP TABLE kept AS FROM source_files")
+        connection.execute(f"CREATE OR REPLACE TEMP VIEW {arrivals.KNOWN} AS FROM kept")
+        query = arrivals.files_query(connection, config, "one")
+        assert connection.execute("SELECT file FROM changed_files").fetchall() == [("2024-01-03.csv",)]
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE source_files AS {query}")
+        assert days(connection) == [early, due]
+        connection.execute("CREATE OR REPLACE TEMP TABLE kept AS FROM source_files")
+        arrivals.files_query(connection, config, "one")
+        assert connection.execute("SELECT file FROM changed_files").fetchall() == []

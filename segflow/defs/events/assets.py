@@ -53,7 +53,7 @@ def _edge_files() -> str:
     group=GROUP,
     reads={},
     observes=_event_files,
-    code=[*_READERS, "events/arrivals.py", "events/files.sql"],
+    code=[*_READERS, "events/arrivals.py", "events/files.sql", "events/file_contents.sql"],
     settings=["source", "calendar"],
     kinds=["duckdb"],
 )
@@ -89,6 +89,7 @@ def raw_events(step: Step) -> None:
             step.previous(tables.RAW_EVENTS, arrivals.STORED, part)
         with source.reading(step.config.source.events.path):
             staged = step.stage(tables.RAW_EVENTS, arrivals.raw_query(step.connection, step.config, *part, only), part)
+            arrivals.require_as_listed(step.connection, step.config, staged, *part)
         step.commit(tables.RAW_EVENTS, staged, part)
 
 

@@ -131,7 +131,8 @@ class ComputeConfig(Section):
     rows_at_once: int = Field(
         2_000_000,
         ge=10_000,
-        description="events that one statement works on; a range of days is cut to it, never a day",
+        description="events that are worked on at once; a range of days is cut to it, never a day, and so are the users whose "
+        "views are made, never one of them",
     )
     spill: str = Field("data/spill", description="folder for what does not fit in memory")
     spill_limit: str = Field("20GB", pattern=r"^\d+(\.\d+)?\s?(MB|GB|TB)$", description="most that may be spilled")

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from segflow import tables
-from segflow.arrow import vector_column
 from segflow.config import View
 from segflow.defs.partitions import (
     CONFIG,
@@ -19,12 +18,9 @@ from segflow.defs.partitions import (
     Window,
 )
 from segflow.defs.step import Step
-from segflow.reading.rankers import behavior_model_of, event_sequences, item_vectors
 from segflow.sql import load
 
 if TYPE_CHECKING:
-    from segflow.representation.adaptation import Adapter
-    from segflow.representation.views import ViewSources
     from segflow.segments.naming import Namer
     from segflow.tables import Table
 
@@ -34,70 +30,6 @@ def events_with_category(step: Step) -> pa.Table:
     step.view(tables.EVENTS)
     step.view(tables.ITEMS)
     return step.query(load("representation/events_with_category.sql"))
-
-
-def view_windows(history: Window) -> dict[Table, Window]:
-    """What `view_sources` reads, with the log in `history`."""
-    return {
-        tables.EVENTS: history,
-        tables.SESSIONS: history,
-        tables.SESSION_EMBEDDINGS: history,
-        tables.ITEMS: SNAPSHOT,
-        tables.USERS: SNAPSHOT,
-        tables.ITEM_EMBEDDINGS: SNAPSHOT,
-        tables.BEHAVIOR_MODEL: SAME_WEEK,
-        **({tables.TEXT_ADAPTER: SAME_WEEK} if "adapted" in CONFIG.users.views else {}),
-    }
-
-
-def view_sources(step: Step) -> ViewSources:
-    """What the views of users are made of, of the step's window."""
-    from segflow.representation.views import ViewSources
-
-    ids, _ = item_vectors(step)
-    model = behavior_model_of(step)
-    attributes = step.read(tables.USERS)
-    return ViewSources(
-        events_with_category(step),
-        step.read(tables.SESSIONS, ["user_id", "start", "end", "events", "value"]),
-        session_vectors(step),
-        event_sequences(step, ids, model.event_types),
-        model,
-        attributes,
-        attributes["user_id"].unique().to_pylist(),
-    )
-
-
-def session_vectors(step: Step) -> dict[str, pa.Table]:
-    """For each configured view that pools sessions, their user_id, start and vector in the step's history."""
-    from segflow.representation.encoder import Encoder
-    from segflow.representation.text import journey_vectors
-    from segflow.representation.text_cache import TextCache
-    from segflow.representation.views import latest_sessions, session_pools
-
-    config = step.config.text
-    found: dict[str, pa.Table] = {}
-    if "text" in step.config.users.views:
-        found["text"] = step.read(tables.SESSION_EMBEDDINGS, ["user_id", "start", "vector"])
-    if "journey" in step.config.users.views:
-        latest = latest_sessions(step.read(tables.SESSIONS, ["user_id", "start", "text"]), config.journey_sessions)
-        encoder = Encoder.load(config, step.config.compute.threads)
-        vectors = journey_vectors(encoder, TextCache(config.cache), latest["text"], step.engine)
-        found["journey"] = latest.select(["user_id", "start"]).append_column("vector", vector_column(vectors))
-    if "adapted" in step.config.users.views:
-        items = step.read(tables.ITEMS, ["item_id", "text"])
-        encoder = text_adapter_of(step).apply(Encoder.load(config, step.config.compute.threads))
-        vectors = TextCache(config.cache).vectors(encoder, items["text"].to_pylist(), engine=step.engine)
-        sessions = step.read(tables.SESSIONS, ["user_id", "start", "items"])
-        found["adapted"] = session_pools(sessions, items["item_id"].to_pylist(), vectors)
-    return found
-
-
-def text_adapter_of(step: Step) -> Adapter:
-    """What the language model learned from the log before the step's week."""
-    from segflow.representation.adaptation import Adapter
-
-    return Adapter.from_bytes(step.read(tables.TEXT_ADAPTER, ["model"])["model"][0].as_py())
 
 
 # What `fused_views` reads.

@@ -16,6 +16,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from segflow.errors import UserError
+from segflow.sql import identifier
 from segflow.storage import Storage, connect
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 Bounds = Mapping[str, Any]
 """Partition column -> one key, or a half-open range of keys."""
+_ROWS = 65_536
 
 
 @dataclass(frozen=True)
@@ -87,9 +89,30 @@ class Reader:
         self._view(table, name, bounds)
         rows = self.storage.ordered(self.connection, table, name, columns)
         if rows.num_rows == 0 and table.partitions:
-            wanted = ", ".join(f"{key} {_spell(value)}" for key, value in bounds.items())
-            raise UserError(f"{self.name}: {table.name} has no rows for {wanted}; materialize those partitions first")
+            raise self._absent(table, bounds)
         return rows
+
+    def days_of(self, table: Table, columns: list[str]) -> Iterator[pa.Table]:
+        """The declared window of a daily `table`, for what is too large to be there at once: in `read`'s order, cut anywhere.
+
+        Until the last part is taken, nothing else can be asked of the reader. Raises UserError when nothing is there.
+        """
+        import pyarrow as pa
+
+        low, high = self.bounds(table)["day"]
+        days = [key[0] for key in self.storage.partitions(table, self.version(table)) if low <= key[0] < high]
+        if not days:
+            raise self._absent(table, self.bounds(table))
+        for day in days:
+            self._view(table, f"day_of_{table.name}", {"day": day})
+            chosen, order = (", ".join(map(identifier, names)) for names in (columns, table.key))
+            rows = self.connection.sql(f"SELECT {chosen} FROM {identifier(f'day_of_{table.name}')} ORDER BY {order}")
+            for batch in rows.to_arrow_reader(_ROWS):
+                yield pa.Table.from_batches([batch])
+
+    def _absent(self, table: Table, bounds: Bounds) -> UserError:
+        wanted = ", ".join(f"{key} {_spell(value)}" for key, value in bounds.items())
+        return UserError(f"{self.name}: {table.name} has no rows for {wanted}; materialize those partitions first")
 
     def query(self, statement: str) -> pa.Table:
         """The rows of a statement over the views."""

@@ -55,28 +55,32 @@ class UserFeatures(NamedTuple):
 
 
 def engagement_features(
-    events: pa.Table, sessions: pa.Table, week_start: datetime, config: UserEmbeddingConfig
+    events: pa.Table,
+    sessions: pa.Table,
+    week_start: datetime,
+    config: UserEmbeddingConfig,
+    prices: pa.Table | None = None,
 ) -> UserFeatures:
     """Recency, frequency, value, rhythm, variety and price level of every user with an event before `week_start`.
 
     `events` has user_id, item_id, event_type, ts, value and category (top level, or null); `sessions` has user_id,
     start, end, events and value. Times are UTC; `week_start` without a zone is taken as UTC. Rows at or after
-    `week_start` are ignored. Rows come back in the order of user_id. The features extend the recency-frequency-
-    monetary scheme (Hughes, Strategic Database Marketing, 1994).
+    `week_start` are ignored. Rows come back in the order of user_id. `prices` are `category_prices` of the whole log, where
+    `events` are those of some users. The features extend the recency-frequency-monetary scheme (Hughes, Strategic Database
+    Marketing, 1994).
     """
-    if week_start.tzinfo is not None:
-        week_start = week_start.astimezone(UTC).replace(tzinfo=None)
+    start = _without_zone(week_start)
     statement = sql.render(
-        "representation/engagement.sql",
-        week_start=week_start,
-        recent_days=config.recent_days,
-        long_days=config.long_days,
+        "representation/engagement.sql", week_start=start, recent_days=config.recent_days, long_days=config.long_days
     )
     # One thread: sums of floats depend on their order, and the same log must give the same bytes.
     with duckdb.connect(config={"threads": 1}) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         connection.register("events", events)
         connection.register("sessions", sessions)
+        if prices is None:
+            prices = category_prices(connection, week_start, config)
+        connection.register("category_prices", prices)
         rows = connection.sql(statement).to_arrow_table()
     names = [name for name in rows.column_names if name != "user_id"]
     columns = []
@@ -88,11 +92,65 @@ def engagement_features(
     return UserFeatures(rows["user_id"].to_pylist(), matrix, named)
 
 
+def category_prices(
+    connection: duckdb.DuckDBPyConnection, week_start: datetime, config: UserEmbeddingConfig
+) -> pa.Table:
+    """category and mean_log_value of what the view `events` holds of the long window; the same in whatever order it is added."""
+    start = _without_zone(week_start)
+    statement = sql.render("representation/category_prices.sql", week_start=start, long_days=config.long_days)
+    return connection.sql(statement).to_arrow_table()
+
+
+def _without_zone(moment: datetime) -> datetime:
+    """In UTC."""
+    return moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)
+
+
 def natural_units(name: str, values: NDArray[np.floating]) -> tuple[str, NDArray[np.floating]]:
     """Name and values of a feature in the units a person reads: undoes the logarithm of the "log_" features."""
     if not name.startswith("log_"):
         return name, values
     return name.removeprefix("log_"), np.sign(values) * np.expm1(np.abs(values))
+
+
+class TextProfiles:
+    """Recency-decayed weighted mean direction of each user's sessions, whose vectors are there for a moment only.
+
+    Holds (users, D) float32, and nothing of a session.
+    """
+
+    def __init__(self, users: int, half_life_days: float) -> None:
+        self._users, self._half_life = users, half_life_days
+        self._sums: FloatArray | None = None
+
+    def add(
+        self,
+        session_vectors: FloatArray,
+        session_user: NDArray[np.integer],
+        session_days_ago: NDArray[np.floating],
+        weights: NDArray[np.floating],
+    ) -> None:
+        """Session s (row of `session_vectors` (S, D)) belongs to user `session_user[s]`, lies `session_days_ago[s]` days back
+        and counts `weights[s]` * 2 ** (-days / half_life_days).
+
+        Raises ValueError when a session lies in the future.
+        """
+        if len(session_days_ago) and float(session_days_ago.min()) < 0:
+            raise ValueError("text profiles: a session lies after the snapshot (days ago < 0)")
+        decayed = np.asarray(weights, np.float64) * np.exp2(-np.asarray(session_days_ago, np.float64) / self._half_life)
+        if self._sums is None:
+            self._sums = np.zeros((self._users, session_vectors.shape[1]), np.float32)
+        rows, place = np.unique(session_user, return_inverse=True)
+        pool = sparse.csr_matrix((decayed, (place, np.arange(len(decayed)))), shape=(len(rows), len(decayed)))
+        self._sums[rows] += pool @ session_vectors.astype(np.float64)
+
+    def finish(self) -> FloatArray:
+        """(users, D) of unit length; a user without sessions has a zero row. Nothing can be added afterwards."""
+        sums, self._sums = self._sums, None
+        if sums is None:
+            return np.zeros((self._users, 0), np.float32)
+        length = np.linalg.norm(sums, axis=1, keepdims=True)
+        return np.divide(sums, length, out=sums, where=length > 0)
 
 
 def text_profiles(
@@ -103,20 +161,10 @@ def text_profiles(
     half_life_days: float,
     users: int,
 ) -> FloatArray:
-    """Recency-decayed weighted mean direction of each user's sessions: (users, D) float32 of unit length.
-
-    Session s (row of `session_vectors` (S, D)) belongs to output row `session_user[s]`, lies `session_days_ago[s]`
-    days back and counts `weights[s]` * 2 ** (-days / half_life_days). A user without sessions gets a zero row.
-    Raises ValueError when a session lies in the future.
-    """
-    if len(session_days_ago) and float(session_days_ago.min()) < 0:
-        raise ValueError("text_profiles: a session lies after the snapshot (days ago < 0)")
-    decayed = np.asarray(weights, np.float64) * np.exp2(-np.asarray(session_days_ago, np.float64) / half_life_days)
-    shape = (users, len(session_vectors))
-    pool = sparse.csr_matrix((decayed, (session_user, np.arange(len(session_vectors)))), shape=shape)
-    pooled = np.asarray(pool @ session_vectors.astype(np.float64))
-    length = np.linalg.norm(pooled, axis=1, keepdims=True)
-    return np.divide(pooled, length, out=np.zeros_like(pooled), where=length > 0).astype(np.float32)
+    """(users, D) float32 `TextProfiles` of sessions that are all there at once; raises ValueError as it does."""
+    profiles = TextProfiles(users, half_life_days)
+    profiles.add(session_vectors, session_user, session_days_ago, weights)
+    return profiles.finish()
 
 
 def attribute_features(attributes: pa.Table, users: list[str]) -> UserFeatures:

@@ -6,9 +6,10 @@ is computed (`users`, `text`, `behavior`), and what the views are worth (`probe`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,17 +20,19 @@ from segflow.arrow import matrix, vector_column
 from segflow.config import UserEmbeddingConfig, View
 from segflow.errors import UserError
 from segflow.representation.behavior import BehaviorModel
+from segflow.representation.histories import Histories
 from segflow.representation.sequences import EventSequences
 from segflow.representation.text import pool_sessions
 from segflow.representation.users import (
     Fused,
+    TextProfiles,
     UserFeatures,
     attribute_features,
     engagement_features,
     fuse,
-    text_profiles,
 )
 
+Number = TypeVar("Number", bound=np.generic)
 _SECONDS_PER_DAY = 86_400
 _NAMED = ("engagement", "attributes")
 
@@ -38,19 +41,19 @@ _NAMED = ("engagement", "attributes")
 class ViewSources:
     """What views are made of, all of it from before the week.
 
-    events: user_id, item_id, event_type, ts, value, category (top level, or null); sessions: user_id, start, end,
-    events, value. `session_vectors` holds, for each of the views text, adapted and journey that is to be made, a table
-    of user_id, start and vector. `sequences` are the same events, `model` was trained for their catalogue; both for the
-    behaviour view only. `attributes`: user_id, attribute, value. `known_users` may have no event at all.
+    `histories` divide the users among them, in the order of their ids, and are taken one at a time: what users did is never
+    there as a whole. `session_vectors` holds, for each of the views text, adapted and journey that is to be made, tables of
+    user_id, start and vector, taken one at a time too. `model` was trained for the catalogue of the sequences; for the
+    behaviour view only. `attributes`: user_id, attribute, value. `known_users` may have no event at all. `prices` are
+    `category_prices` of the whole log, needed where there are several histories.
     """
 
-    events: pa.Table
-    sessions: pa.Table
-    session_vectors: Mapping[str, pa.Table] = field(default_factory=dict)
-    sequences: EventSequences | None = None
+    histories: Iterable[Histories]
+    session_vectors: Mapping[str, Iterable[pa.Table]] = field(default_factory=dict)
     model: BehaviorModel | None = None
     attributes: pa.Table | None = None
     known_users: Sequence[str] = ()
+    prices: pa.Table | None = None
 
 
 @dataclass(frozen=True)
@@ -116,12 +119,18 @@ def make_views(sources: ViewSources, week_start: datetime, config: UserEmbedding
     Raises UserError when fewer than two users have the history that `config` asks for, and when attributes are to be a
     view but there are none.
     """
-    warm = engagement_features(sources.events, sources.sessions, week_start, config)
+    warm = _summaries(sources, week_start, config)
     users = sorted({*warm.user_ids, *sources.known_users})
     row_of_warm = np.searchsorted(np.asarray(users, np.str_), np.asarray(warm.user_ids, np.str_))
     cold = np.ones(len(users), bool)
     cold[row_of_warm] = False
-    events, sessions = _counts(sources.events["user_id"], users), _counts(sources.sessions["user_id"], users)
+
+    def spread(rows: npt.NDArray[Number]) -> npt.NDArray[Number]:
+        everybody = np.zeros((len(users), *rows.shape[1:]), rows.dtype)
+        everybody[row_of_warm] = rows
+        return everybody
+
+    events, sessions = spread(warm.events), spread(warm.sessions)
     enough = (events >= config.min_events) & (sessions >= config.min_sessions) & ~cold
     if enough.sum() < 2:
         raise UserError(
@@ -130,14 +139,17 @@ def make_views(sources: ViewSources, week_start: datetime, config: UserEmbedding
         )
 
     def engagement() -> UserFeatures:
-        spread = np.zeros((len(users), warm.matrix.shape[1]), np.float32)
-        spread[row_of_warm] = warm.matrix
-        spread[cold] = spread[enough].mean(axis=0, dtype=np.float64)
-        return UserFeatures(users, spread, warm.names)
+        features = spread(warm.engagement)
+        features[cold] = features[enough].mean(axis=0, dtype=np.float64)
+        return UserFeatures(users, features, warm.names)
+
+    def behavior() -> UserFeatures:
+        states = spread(warm.states)
+        return UserFeatures(users, states, _numbered("behavior", states))
 
     makers: dict[str, Callable[[], UserFeatures]] = {
         "engagement": engagement,
-        "behavior": lambda: _behavior(sources, users, week_start),
+        "behavior": behavior,
         "attributes": lambda: _attributes(sources, users),
     }
     made = {
@@ -179,17 +191,52 @@ def _pooled(
     """Decayed pools of session vectors; every session counts the same apart from its age."""
     if name not in sources.session_vectors:
         raise ValueError(f"make_views: the view {name!r} is to be made, but it has no session vectors")
-    rows = sources.session_vectors[name]
-    owner = pc.index_in(rows["user_id"], pa.array(users, pa.string())).to_numpy(zero_copy_only=False)
-    days_ago = (week_start.timestamp() - rows["start"].cast(pa.int64()).to_numpy() / 1e6) / _SECONDS_PER_DAY
-    weights = np.ones(len(owner))
-    pools = text_profiles(matrix(rows["vector"]), owner, days_ago, weights, config.half_life_days, len(users))
+    place, profiles = np.asarray(users, np.str_), TextProfiles(len(users), config.half_life_days)
+    for rows in sources.session_vectors[name]:
+        coded = rows["user_id"].combine_chunks().dictionary_encode()
+        owner = np.searchsorted(place, np.asarray(coded.dictionary.to_pylist(), np.str_))[coded.indices.to_numpy()]
+        days_ago = (week_start.timestamp() - rows["start"].cast(pa.int64()).to_numpy() / 1e6) / _SECONDS_PER_DAY
+        profiles.add(matrix(rows["vector"]), owner, days_ago, np.ones(len(owner)))
+    pools = profiles.finish()
     return UserFeatures(users, pools, _numbered(name, pools))
 
 
-def _behavior(sources: ViewSources, users: list[str], week_start: datetime) -> UserFeatures:
-    """States of the model before the week; zeros for a user that its sequences do not hold."""
-    sequences, model = sources.sequences, sources.model
+class _Summaries(NamedTuple):
+    """Users with an event in order of id: features (U, F) by `names`, states (U, width), and counts (U,)."""
+
+    user_ids: list[str]
+    engagement: npt.NDArray[np.float32]
+    names: list[str]
+    states: npt.NDArray[np.float32]
+    events: npt.NDArray[np.int64]
+    sessions: npt.NDArray[np.int64]
+
+
+def _summaries(sources: ViewSources, week_start: datetime, config: UserEmbeddingConfig) -> _Summaries:
+    """What is kept of the histories, one after the other."""
+    parts = []
+    for one in sources.histories:
+        found = engagement_features(one.events, one.sessions, week_start, config, sources.prices)
+        states = np.zeros((len(found.user_ids), 0), np.float32)
+        if "behavior" in config.views:
+            states = _states(one.sequences, sources.model, found.user_ids, week_start)
+        counts = (_counts(rows["user_id"], found.user_ids) for rows in (one.events, one.sessions))
+        parts.append(_Summaries(*found[:2], found.names, states, *counts))
+    users, engagement, names, states, events, sessions = zip(*parts, strict=True)
+    return _Summaries(
+        [user for part in users for user in part],
+        np.concatenate(engagement),
+        names[0],
+        np.concatenate(states),
+        np.concatenate(events),
+        np.concatenate(sessions),
+    )
+
+
+def _states(
+    sequences: EventSequences | None, model: BehaviorModel | None, users: list[str], week_start: datetime
+) -> npt.NDArray[np.float32]:
+    """(U, width) states of the model before the week; zeros for a user that its sequences do not hold."""
     if sequences is None or model is None:
         raise ValueError("make_views: the behaviour view is to be made, but there are no sequences or no model")
     found = np.isin(np.asarray(users, np.str_), sequences.user_ids)
@@ -197,7 +244,7 @@ def _behavior(sources: ViewSources, users: list[str], week_start: datetime) -> U
     cuts = np.full(len(index), int(week_start.timestamp()) * 1_000_000, np.int64)
     states = np.zeros((len(users), model.width), np.float32)
     states[found] = model.states(sequences, cuts, index)[:, :-1]
-    return UserFeatures(users, states, _numbered("behavior", states))
+    return states
 
 
 def _attributes(sources: ViewSources, users: list[str]) -> UserFeatures:

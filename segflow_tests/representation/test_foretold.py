@@ -13,6 +13,7 @@ from segflow.config import BehaviorConfig, ProbeConfig, UserEmbeddingConfig
 from segflow.representation.autoencoder import autoencode
 from segflow.representation.baselines import aggregated_features
 from segflow.representation.behavior import fit_behavior_model
+from segflow.representation.histories import Histories
 from segflow.representation.probe import AGGREGATED, AUTOENCODER, outcomes_of, probe
 from segflow.representation.probe_rows import ProbeRow
 from segflow.representation.sequences import EventSequences
@@ -39,8 +40,8 @@ def rows() -> list[ProbeRow]:
     vectors = word_vectors(list(log.item_texts.values()))
     sequences = EventSequences.from_arrow(history, ids, EVENT_TYPES)
     model = fit_behavior_model(sequences, vectors, BEHAVIOR, seed=0)
-    pools = {"text": session_pools(sessions, ids, vectors)}
-    views = make_views(ViewSources(history, sessions, pools, sequences, model), log.week, USERS)
+    pools = {"text": [session_pools(sessions, ids, vectors)]}
+    views = make_views(ViewSources([Histories(history, sessions, sequences)], pools, model), log.week, USERS)
     outcomes = outcomes_of(history, week, views, log.week, PROBE, seed=0)
     baselines = {
         AGGREGATED: aggregated_features(history, views.user_ids, log.week).matrix,

@@ -12,6 +12,7 @@ from sklearn.metrics import adjusted_rand_score
 from segflow.config import BehaviorConfig, TextConfig, UserEmbeddingConfig
 from segflow.representation.behavior import fit_behavior_model
 from segflow.representation.encoder import Encoder
+from segflow.representation.histories import Histories
 from segflow.representation.sequences import EventSequences
 from segflow.representation.views import UserViews, ViewSources, fuse_views, make_views, session_pools
 from segflow_tests.representation.separable import END, SEGMENTS, Kind, SeparableLog, separable_log
@@ -42,8 +43,8 @@ def views_of(kind: Kind, *inputs: str) -> UserViews:
     sequences = EventSequences.from_arrow(log.events, ids, ("cart", "purchase", "search", "view"))
     behavior = BehaviorConfig(inputs=list(inputs), **SMALL)
     model = fit_behavior_model(sequences, item_vectors(kind), behavior, seed=0)
-    pools = {"text": session_pools(log.sessions, ids, item_vectors(kind))}
-    return make_views(ViewSources(log.events, log.sessions, pools, sequences, model), END, CONFIG)
+    pools = {"text": [session_pools(log.sessions, ids, item_vectors(kind))]}
+    return make_views(ViewSources([Histories(log.events, log.sessions, sequences)], pools, model), END, CONFIG)
 
 
 def found(kind: Kind, views: UserViews, view: str) -> float:

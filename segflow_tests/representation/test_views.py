@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,7 +14,9 @@ from pydantic import ValidationError
 from segflow.config import BehaviorConfig, UserEmbeddingConfig
 from segflow.errors import UserError
 from segflow.representation.behavior import BehaviorModel, fit_behavior_model
+from segflow.representation.histories import Histories, UpTo, whole_users
 from segflow.representation.sequences import EventSequences
+from segflow.representation.users import category_prices
 from segflow.representation.views import (
     UserViews,
     ViewSources,
@@ -68,14 +71,12 @@ def sources(log: SeparableLog, vectors: np.ndarray, sequences: EventSequences, m
     ids = list(log.item_texts)
     ages = [{"user_id": user, "attribute": "age", "value": "old"} for user in ["u000", "u001", COLD[0]]]
     return ViewSources(
-        log.events,
-        log.sessions,
+        [Histories(log.events, log.sessions, sequences)],
         {
-            "text": session_pools(log.sessions, ids, vectors),
-            "adapted": session_pools(log.sessions, ids, vectors[:, :4]),
-            "journey": session_pools(log.sessions.slice(0, 500), ids, vectors[:, ::-1]),
+            "text": [session_pools(log.sessions, ids, vectors)],
+            "adapted": [session_pools(log.sessions, ids, vectors[:, :4])],
+            "journey": [session_pools(log.sessions.slice(0, 500), ids, vectors[:, ::-1])],
         },
-        sequences,
         model,
         pa.Table.from_pylist(ages),
         COLD,
@@ -153,9 +154,11 @@ def test_views_survive_the_table(views: UserViews):
 
 
 def test_a_user_whom_the_model_does_not_know_has_a_zero_state(sources: ViewSources):
-    others = sources.events.filter(pc.not_equal(sources.events["user_id"], "u005"))
-    without = EventSequences.from_arrow(others, sources.sequences.item_ids, TYPES)
-    changed = ViewSources(sources.events, sources.sessions, sources.session_vectors, without, sources.model)
+    (everything,) = sources.histories
+    others = everything.events.filter(pc.not_equal(everything.events["user_id"], "u005"))
+    without = EventSequences.from_arrow(others, everything.sequences.item_ids, TYPES)
+    histories = [Histories(everything.events, everything.sessions, without)]
+    changed = ViewSources(histories, sources.session_vectors, sources.model)
     views = make_views(changed, END, UserEmbeddingConfig())
     zero = [user for user, state in zip(views.user_ids, views.views["behavior"], strict=True) if not state.any()]
     assert zero == ["u005"]
@@ -169,11 +172,43 @@ def test_the_latest_sessions_with_a_text():
     assert latest_sessions(rows, 2)["text"].to_pylist() == ["three", "two", "four"]
 
 
+def test_views_of_some_users_at_a_time_are_those_of_the_whole(
+    log: SeparableLog, vectors: np.ndarray, model: BehaviorModel
+):
+    ids, config = list(log.item_texts), UserEmbeddingConfig()
+    # What users pay differs, and so would what is usual if it were taken from some of them.
+    column = log.events.column_names.index("value")
+    values = pa.array(np.random.default_rng(1).lognormal(0, 1, len(log.events)))
+    events = log.events.set_column(column, "value", values)
+    with duckdb.connect() as connection:
+        connection.register("events", events)
+        prices = category_prices(connection, END, config)
+
+    def made(at_once: int) -> UserViews:
+        sessions = UpTo(log.sessions.sort_by([("user_id", "ascending"), ("start", "ascending")]).to_reader())
+        histories = (
+            Histories(part, sessions.user(part["user_id"][-1].as_py()), EventSequences.from_arrow(part, ids, TYPES))
+            for part in whole_users(events.to_reader(50), at_once)
+        )
+        pools = session_pools(log.sessions, ids, vectors)
+        of_sessions = (pools.slice(start, at_once) for start in range(0, len(pools), at_once))
+        return make_views(ViewSources(histories, {"text": of_sessions}, model, prices=prices), END, config)
+
+    whole, parts = made(10**9), made(len(events) // 4)
+    assert parts.user_ids == whole.user_ids
+    for flag in ("events", "sessions", "enough_history", "cold"):
+        np.testing.assert_array_equal(getattr(parts, flag), getattr(whole, flag))
+    np.testing.assert_array_equal(parts.views["engagement"], whole.views["engagement"])
+    np.testing.assert_allclose(parts.views["text"], whole.views["text"], atol=1e-6)
+    # Matrices of another shape round otherwise, in half precision most of all.
+    np.testing.assert_allclose(parts.views["behavior"], whole.views["behavior"], atol=0.05)
+
+
 def test_mistakes_of_a_user(sources: ViewSources):
     demanding = UserEmbeddingConfig(min_events=10_000)
     with pytest.raises(UserError, match=r"0 users have 10000 events.*lower users\.min_events"):
         make_views(sources, END, demanding)
-    nobody = ViewSources(sources.events, sources.sessions, attributes=sources.attributes.slice(0, 0))
+    nobody = ViewSources(sources.histories, attributes=sources.attributes.slice(0, 0))
     with pytest.raises(UserError, match=r"users\.views: 'attributes'"):
         make_views(nobody, END, UserEmbeddingConfig(views=["engagement", "attributes"]))
     with pytest.raises(ValidationError, match="add 'engagement'"):

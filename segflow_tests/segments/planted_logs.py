@@ -26,6 +26,7 @@ from segflow.arrow import vector_column
 from segflow.config import TextConfig, UserEmbeddingConfig
 from segflow.datasets.shop import DEPARTMENTS, Shop, make_items
 from segflow.representation.encoder import Encoder
+from segflow.representation.histories import Histories
 from segflow.representation.users import UserFeatures
 from segflow.representation.views import UserViews, ViewSources, fuse_views, make_views, session_pools
 
@@ -180,7 +181,9 @@ def snapshot(log: Log, week: int, history_weeks: int, config: UserEmbeddingConfi
     events = log.events.filter(_between(log.events["ts"], since, until))
     sessions = log.sessions.filter(_between(log.sessions["start"], since, until))
     ids, vectors = _catalogue_vectors()
-    views = make_views(ViewSources(events, sessions, {"text": session_pools(sessions, ids, vectors)}), until, config)
+    views = make_views(
+        ViewSources([Histories(events, sessions)], {"text": [session_pools(sessions, ids, vectors)]}), until, config
+    )
     fused = fuse_views(views, config.listed, config)
     kept = views.enough_history
     users = [one for one, enough in zip(views.user_ids, kept, strict=True) if enough]

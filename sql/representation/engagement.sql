@@ -1,5 +1,6 @@
 -- One row per user with an event before the week: engagement in natural units (days, sessions a week, minutes, value).
--- Views: events(user_id, item_id, event_type, ts, value, category), sessions(user_id, start, "end", events, value).
+-- Views: events(user_id, item_id, event_type, ts, value, category), sessions(user_id, start, "end", events, value),
+-- category_prices(category, mean_log_value) of the whole log.
 -- Every window ends at {{week_start}}. A session that runs across that moment counts as started, and is cut there;
 -- counts and values come from the single events, never from totals of such a session.
 WITH past_events AS (
@@ -17,12 +18,6 @@ lifetimes AS (
 ),
 long_events AS (
     SELECT * FROM past_events WHERE ts >= {{week_start}} - to_days({{long_days}})
-),
-category_prices AS (
-    SELECT category, avg(ln(value)) AS mean_log_value
-    FROM long_events
-    WHERE value > 0
-    GROUP BY category
 ),
 spending AS (
     SELECT

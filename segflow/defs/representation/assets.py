@@ -12,7 +12,8 @@ from segflow.arrow import conform, vector_column
 from segflow.defs.automation import CHANGES, FOLLOWS
 from segflow.defs.materializes import materializes
 from segflow.defs.partitions import CONFIG, DAILY, HISTORY, HISTORY_AND_WEEK, SAME_DAY, SAME_WEEK, SNAPSHOT, WEEKLY
-from segflow.defs.reading import FUSED_WINDOWS, events_with_category, fused_views, view_sources, view_windows
+from segflow.defs.reading import FUSED_WINDOWS, events_with_category, fused_views
+from segflow.defs.representation.reading import view_sources, view_windows
 from segflow.defs.step import Step
 from segflow.reading.rankers import event_sequences, item_vectors, start_of
 
@@ -66,8 +67,6 @@ def session_embeddings(step: Step) -> None:
     from segflow.representation.text import pool_sessions
 
     ids, vectors = item_vectors(step)
-    step.view(tables.SESSIONS)
-    sessions = step.query("SELECT day, session_id, user_id, start, value, items FROM sessions ORDER BY ALL")
     schema = tables.SESSION_EMBEDDINGS.arrow
 
     def embed(part: pa.Table) -> pa.RecordBatch:
@@ -75,9 +74,13 @@ def session_embeddings(step: Step) -> None:
         kept = [part[name].combine_chunks().cast(schema.field(name).type) for name in schema.names[:-1]]
         return pa.record_batch([*kept, vector_column(pooled)], schema=schema)
 
-    # Vectors are many times larger than what they are made of: they exist for one slice at a time.
-    slices = (sessions.slice(start, _SLICE) for start in range(0, sessions.num_rows, _SLICE))
-    step.write(tables.SESSION_EMBEDDINGS, pa.RecordBatchReader.from_batches(schema, (embed(part) for part in slices)))
+    for days in step.spans(tables.EVENTS):
+        step.view(tables.SESSIONS, days=days)
+        sessions = step.query("SELECT day, session_id, user_id, start, value, items FROM sessions ORDER BY ALL")
+        # Vectors are many times larger than what they are made of: they exist for one slice at a time.
+        slices = (sessions.slice(start, _SLICE) for start in range(0, sessions.num_rows, _SLICE))
+        made = pa.RecordBatchReader.from_batches(schema, (embed(part) for part in slices))
+        step.write(tables.SESSION_EMBEDDINGS, made, days)
 
 
 @materializes(
@@ -163,7 +166,10 @@ def text_adapter(step: Step) -> None:
     group=GROUP,
     reads=view_windows(HISTORY),
     partitions=WEEKLY,
-    code=["representation/views.py", "representation/users.py", "representation/engagement.sql"],
+    code=[
+        *(f"representation/{name}.py" for name in ("views", "users", "histories")),
+        *(f"representation/{name}.sql" for name in ("engagement", "category_prices")),
+    ],
     settings=["users", "text"],
     kinds=["python"],
     automation=CHANGES,
@@ -172,7 +178,8 @@ def user_views(step: Step) -> None:
     """Several descriptions of a user before the week. Users who are known but did nothing yet are rows too."""
     from segflow.representation.views import make_views
 
-    views = make_views(view_sources(step), start_of(step.week), step.config.users)
+    start = start_of(step.week)
+    views = make_views(view_sources(step, start), start, step.config.users)
     step.note(users=len(views.user_ids), cold_users=int(views.cold.sum()), views=", ".join(views.views))
     step.write(tables.USER_VIEWS, conform(views.to_table(step.week), tables.USER_VIEWS.arrow))
 

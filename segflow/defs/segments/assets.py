@@ -24,7 +24,8 @@ from segflow.defs.partitions import (
     THIS_AND_EARLIER_WEEKS,
     WEEKLY,
 )
-from segflow.defs.reading import FUSED_WINDOWS, events_with_category, fused_views, namer_of, view_sources, view_windows
+from segflow.defs.reading import FUSED_WINDOWS, events_with_category, fused_views, namer_of
+from segflow.defs.representation.reading import view_sources, view_windows
 from segflow.defs.segments.reading import (
     POPULATION_WINDOWS,
     clustering_of,
@@ -243,7 +244,8 @@ def _newcomer_rows(step: Step, clustering: Clustering, as_of: datetime) -> pa.Ta
     before = UserViews.from_table(step.read(tables.USER_VIEWS), chosen)
     fused = matrix(step.read(tables.USER_EMBEDDINGS, ["fused"])["fused"])
     # Ages count from the end of the last day: at the end of the week most of the log might still be missing.
-    now = make_views(view_sources(step), start_of(as_of.date() + DAY), config)
+    until = start_of(as_of.date() + DAY)
+    now = make_views(view_sources(step, until), until, config)
     rows = newcomers(before, now)
     if not len(rows):
         return tables.NEWCOMER_SEGMENTS.arrow.empty_table()

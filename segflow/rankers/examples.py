@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -181,7 +182,6 @@ def build_examples(
         sample: leave out a random part if what the scorers say of all needs more than `rankers.example_memory`. Without it
             every example is there, and scores that need more are not kept.
     """
-    features = [history.at(cut, config.half_life_days) for cut in cuts]
     wanted = [history.had(cut, cut + MICROSECONDS_PER_WEEK) for cut in cuts]
     everybody = np.arange(history.users)
     users = [everybody[np.diff(one.offsets) > 0] if only_with_targets else everybody for one in wanted]
@@ -191,37 +191,66 @@ def build_examples(
         users = _sample(users, room)
     owner = np.concatenate(users)
     when = np.repeat(np.arange(len(cuts)), [len(part) for part in users])
-    had, pair = _stack([one.pairs for one in features], users)
-    scores: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float16]]
-    if len(owner) <= room:
-        scores = _scores(features, users, config).__getitem__
-    else:
-        scores = LazyScores([FittedScorers.of(one, config) for one in features], features, owner, when)
+    known = _known_at(history, cuts, users, config, keep=len(owner) <= room)
     return Examples(
         users=owner,
         cut=when,
         states=backbone.states(sequences, np.asarray(cuts, np.int64)[when], owner, "last"),
-        context=np.concatenate([one.context[part] for one, part in zip(features, users, strict=True)]),
-        scores=scores,
-        trends=np.stack([one.trends for one in features]),
-        had=had,
-        values=np.concatenate([one.values[index] for one, index in zip(features, pair, strict=True)]),
-        wanted=_stack(wanted, users)[0],
+        context=np.concatenate([one.context for one in known.parts]),
+        scores=LazyScores(known.fitted, known.features, owner, when)
+        if known.scores is None
+        else known.scores.__getitem__,
+        trends=np.stack([one.trends for one in known.parts]),
+        had=_joined([one.had for one in known.parts]),
+        values=np.concatenate([one.values for one in known.parts]),
+        wanted=_joined([one.of(part) for one, part in zip(wanted, users, strict=True)]),
         left_out=total - len(owner),
     )
 
 
-def _scores(
-    features: Sequence[Features], users: Sequence[npt.NDArray[np.int64]], config: RankerConfig
-) -> npt.NDArray[np.float16]:
-    """(E, C, len(SCORERS)) of the users at each cut, a block at a time: only the half precision is ever there as a whole."""
-    found = np.empty((sum(map(len, users)), len(features[0].popularity), len(SCORERS)), np.float16)
+class _OfCut(NamedTuple):
+    """What is known of the users chosen at one cut; ``trends`` are of all items."""
+
+    context: npt.NDArray[np.float32]
+    trends: npt.NDArray[np.float32]
+    had: Pairs
+    values: npt.NDArray[np.float32]
+
+
+class _Known(NamedTuple):
+    """What is known at all cuts: scores (E, C, len(SCORERS)) if there is memory for them, else what makes them."""
+
+    parts: list[_OfCut]
+    scores: npt.NDArray[np.float16] | None
+    fitted: list[FittedScorers]
+    features: list[Features]
+
+
+def _known_at(
+    history: ItemHistory,
+    cuts: Sequence[int],
+    users: Sequence[npt.NDArray[np.int64]],
+    config: RankerConfig,
+    keep: bool,
+) -> _Known:
+    """Cut by cut: features of everybody are much more than what is kept of the users, and are there for one cut at a time."""
+    size = sum(map(len, users))
+    found = _Known([], np.empty((size, len(history.candidates), len(SCORERS)), np.float16) if keep else None, [], [])
     row = 0
-    for one, part in zip(features, users, strict=True):
-        fitted = FittedScorers.of(one, config)
-        for start in range(0, len(part), _BLOCK):
-            block = part[start : start + _BLOCK]
-            found[row : row + len(block)] = fitted.score(one, block)
+    for cut, chosen in zip(cuts, users, strict=True):
+        features = history.at(cut, config.half_life_days)
+        fitted = FittedScorers.of(features, config)
+        index, _ = features.pairs.take(chosen)
+        of_users = features.pairs.of(chosen), features.values[index]
+        found.parts.append(_OfCut(features.context[chosen], features.trends, *of_users))
+        if found.scores is None:
+            found.fitted.append(fitted)
+            found.features.append(features)
+            continue
+        # A block at a time: only the half precision is ever there as a whole.
+        for start in range(0, len(chosen), _BLOCK):
+            block = chosen[start : start + _BLOCK]
+            found.scores[row : row + len(block)] = fitted.score(features, block)
             row += len(block)
     return found
 
@@ -237,9 +266,9 @@ def _sample(users: list[npt.NDArray[np.int64]], room: int) -> list[npt.NDArray[n
     return [part[chosen] for part, chosen in zip(users, parts, strict=True)]
 
 
-def _stack(parts: list[Pairs], rows: list[npt.NDArray[np.int64]]) -> tuple[Pairs, list[npt.NDArray[np.int64]]]:
-    """The chosen rows of several Pairs below one another, and which pairs were taken of each."""
-    taken = [part.take(row)[0] for part, row in zip(parts, rows, strict=True)]
-    lengths = np.concatenate([np.diff(part.offsets)[row] for part, row in zip(parts, rows, strict=True)])
-    items = np.concatenate([part.items[index] for part, index in zip(parts, taken, strict=True)])
-    return Pairs(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), items), taken
+def _joined(parts: list[Pairs]) -> Pairs:
+    """The rows of several Pairs below one another."""
+    lengths = np.concatenate([np.diff(part.offsets) for part in parts])
+    return Pairs(
+        np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), np.concatenate([part.items for part in parts])
+    )

@@ -89,6 +89,11 @@ class Pairs:
         out[owner, self.items[index]] = values[index] if values.ndim else values
         return out
 
+    def of(self, rows: npt.NDArray[np.int64]) -> Pairs:
+        """The pairs of ``rows`` alone, in that order."""
+        lengths = self.offsets[rows + 1] - self.offsets[rows]
+        return Pairs(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), self.items[self.take(rows)[0]])
+
     def take(self, rows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Indices of the pairs of ``rows``, and for each the position in ``rows`` it belongs to."""
         starts, lengths = self.offsets[rows], self.offsets[rows + 1] - self.offsets[rows]

@@ -56,8 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.markdown:
         print(markdown(results))
         return 0
-    chosen = tuple(name.strip() for name in options.stages.split(",")) if options.stages else tuple(STAGES)
     try:
+        chosen = _chosen(options.stages)
         with _scratch(options.folder) as folder:
             for events in sorted(int(float(size)) for size in options.sizes.split(",")):
                 stages = [one for one in chosen if events <= WHOLE_UP_TO or one in DAY_STAGES]
@@ -69,6 +69,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     print(summary(results))
     return 0
+
+
+def _chosen(names: str | None) -> list[str]:
+    """Stages in the order in which one reads the other, however they are named. Raises UserError for one that is none."""
+    named = [name.strip() for name in names.split(",")] if names else list(STAGES)
+    if unknown := [name for name in named if name not in STAGES]:
+        raise UserError(f"--stages: no stage is called {unknown[0]!r}; there are {', '.join(STAGES)}")
+    return [stage for stage in STAGES if stage in named]
 
 
 def read(path: Path) -> dict[str, Any]:

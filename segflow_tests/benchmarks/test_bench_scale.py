@@ -98,11 +98,16 @@ def test_no_room_is_told_before_anything_is_written(tmp_path: Path, monkeypatch:
     assert not list((tmp_path / "runs").iterdir())
 
 
+def test_a_stage_that_is_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench_scale.main(["--stages", "sessions,dreams", "--results", str(tmp_path / "r.json")]) == 1
+    assert "'dreams'" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_small_run_goes_on_where_it_stopped(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     arguments = ["--sizes", "2e4", "--folder", str(tmp_path / "runs"), "--results", str(tmp_path / "r.json")]
     assert bench_scale.main([*arguments, "--stages", "catalogue,raw events"]) == 0
-    assert bench_scale.main([*arguments, "--stages", ",".join(DAY_STAGES)]) == 0
+    assert bench_scale.main([*arguments, "--stages", ",".join(reversed(DAY_STAGES))]) == 0
     results = json.loads((tmp_path / "r.json").read_text())
     stages = results["sizes"]["20000"]["stages"]
     assert set(stages) == {"generate", *DAY_STAGES}

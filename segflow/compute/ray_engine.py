@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import pickle
 import socket
 import threading
 import time
@@ -42,7 +41,8 @@ _log = logging.getLogger(__name__)
 @dataclass
 class _Piece:
     number: int
-    work: bytes
+    function: Callable[[Any], Any]
+    item: Any
     task: Any = None
     attempts: int = 0
     outcome: Outcome | None = None
@@ -93,7 +93,7 @@ class RayEngine(Engine):
         try:
             while True:
                 while len(given) < ahead and (found := next(coming, None)) is not None:
-                    given.append(_Piece(found[0], pickle.dumps((function, found[1]))))
+                    given.append(_Piece(found[0], function, found[1]))
                     self._start(given[-1])
                 if not given:
                     return
@@ -110,7 +110,7 @@ class RayEngine(Engine):
 
     def _start(self, piece: _Piece) -> None:
         piece.attempts += 1
-        piece.task = self._task.remote(versions(), piece.work)
+        piece.task = self._task.remote(versions(), piece.function, piece.item)
 
     def _settle(self, given: Iterable[_Piece]) -> None:
         """Wait a moment for one of the pieces to end; start those again that were lost."""
@@ -127,7 +127,7 @@ class RayEngine(Engine):
             except ray.exceptions.RayTaskError as error:
                 # What a piece raises is in its outcome, so it did not even begin.
                 raise EngineError(
-                    f"compute: a node cannot run segflow; install it on every node: {_first_sentence(error.cause)}"
+                    f"compute: a node cannot run segflow; install it alike on every node: {_first_sentence(error.cause)}"
                 ) from error
             except ray.exceptions.RayError as error:
                 self._lost(piece, error)

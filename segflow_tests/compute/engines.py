@@ -35,9 +35,8 @@ class Sent(Engine):
 
     def imap(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         for item in items:
-            work = pickle.dumps((function, item))
-            self.given.append(len(work))
-            outcome = sent(run(versions(), work))
+            self.given.append(len(pickle.dumps((function, item))))
+            outcome = sent(run(versions(), *sent((function, item))))
             if outcome.error is not None:
                 raise outcome.error
             yield outcome.value

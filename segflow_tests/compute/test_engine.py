@@ -113,19 +113,19 @@ def test_an_exchange_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_an_error_comes_back_from_a_node_as_it_was() -> None:
-    outcome = run(versions(), pickle.dumps((half, 3)))
+    outcome = run(versions(), half, 3)
     assert isinstance(outcome.error, UserError)
     assert str(outcome.error) == "row 3: not even; give an even number"
     assert "in half" in "".join(outcome.error.__notes__)
     assert sent(outcome).error.args == outcome.error.args
     # This one cannot be made again from its arguments.
-    outcome = run(versions(), pickle.dumps((broken, 3)))
+    outcome = run(versions(), broken, 3)
     assert isinstance(outcome.error, RuntimeError)
     assert str(outcome.error) == "ViolationsError: sessions: nothing written; "
 
 
 def test_a_node_with_other_versions_does_nothing() -> None:
-    outcome = run({**versions(), "duckdb": "0.1", "segflow": "other"}, b"not even unpickled")
+    outcome = run({**versions(), "duckdb": "0.1", "segflow": "other"}, broken, 3)
     assert isinstance(outcome.error, UserError)
     assert f"segflow {versions()['segflow']} instead of other, duckdb {versions()['duckdb']} instead of 0.1" in str(
         outcome.error

@@ -1,8 +1,8 @@
 """The seam to engines: where the pieces of one step are worked on. Asset code does not know which engine it has.
 
 An engine maps a module-level function over small, picklable items (table locations, shard keys, segment ids). Whatever is larger
-passes through its exchange. How work is cut into pieces never depends on the engine or on how many machines there are, so neither
-do results.
+passes through its exchange. Results never depend on the engine or on how many machines there are: where they would depend on how
+work is cut into pieces, the data decide it.
 
 Lives here: the seam, and the choice of an engine by the settings. Does not live here: the engines themselves, and what is done
 on them, which stands with the stages.

@@ -54,7 +54,7 @@ class RayEngine(Engine):
     def __init__(self, config: ComputeConfig, options: Mapping[str, str], log: Log, closing: ExitStack) -> None:
         self._config, self._options, self._log, self._closing = config, options, log, closing
         self._asking: threading.Thread | None = None
-        self._answered = time.monotonic()
+        self._silent_since: float | None = None
 
     @cached_property
     def exchange(self) -> Exchange:
@@ -89,7 +89,6 @@ class RayEngine(Engine):
         ahead = _AHEAD * self.workers
         coming = enumerate(items)
         given: deque[_Piece] = deque()
-        self._answered = time.monotonic()
         try:
             while True:
                 while len(given) < ahead and (found := next(coming, None)) is not None:
@@ -97,6 +96,8 @@ class RayEngine(Engine):
                     self._start(given[-1])
                 if not given:
                     return
+                # Whoever asked for the last result may have taken long over it.
+                self._silent_since = None
                 while given[0].outcome is None:
                     self._settle(given)
                 outcome = given.popleft().outcome
@@ -121,13 +122,14 @@ class RayEngine(Engine):
         if not ended:
             self._require_head()
         for task in ended:
+            self._silent_since = None
             piece = under_way[task]
             try:
                 piece.outcome = ray.get(task)
             except ray.exceptions.RayTaskError as error:
                 # What a piece raises is in its outcome, so it did not even begin.
                 raise EngineError(
-                    f"compute: a node cannot run segflow; install it alike on every node: {_first_sentence(error.cause)}"
+                    f"compute: a node cannot run segflow; install it alike on every node: {_first_sentence(error.cause or error)}"
                 ) from error
             except ray.exceptions.RayError as error:
                 self._lost(piece, error)
@@ -144,12 +146,14 @@ class RayEngine(Engine):
 
     def _require_head(self) -> None:
         """Raise EngineError once the head of the cluster has not answered for `compute.patience` seconds."""
+        if self._silent_since is None:
+            self._silent_since = time.monotonic()
         # In a thread, since Ray waits for a head that is gone.
         if self._asking is None or not self._asking.is_alive():
             self._asking = threading.Thread(target=self._ask, daemon=True)
             self._asking.start()
         self._asking.join(_LOOK)
-        silent = time.monotonic() - self._answered
+        silent = time.monotonic() - (self._silent_since or time.monotonic())
         if silent >= self._config.patience:
             raise EngineError(
                 f"compute.address: the Ray head at {self._head} has not answered for {silent:.0f} s; what the step had begun is "
@@ -161,7 +165,7 @@ class RayEngine(Engine):
 
         with suppress(Exception):
             ray.nodes()
-            self._answered = time.monotonic()
+            self._silent_since = None
 
 
 @contextmanager

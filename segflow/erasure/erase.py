@@ -167,7 +167,7 @@ def erase(config: Config, found: Found, watcher: Watcher) -> Erased:
     # First of all, so that no run that begins meanwhile reads them again.
     suppressed, stored = ids.suppress(found.users), ids.stored(found.users)
     storage, needles = Storage(config.storage.root, config.storage.options), _needles(config, found.users, stored)
-    mended = list(_leftovers(config))
+    mended: list[Path | str] = list(_leftovers(config))
     with _engine(config, stored, needles) as connection:
         # The rows that tell which pages of days to make anew go last.
         for name in sorted(found.rows, key=lambda one: one == tables.QUARANTINED_EVENTS.name):
@@ -256,12 +256,12 @@ def _search(
     return count, found
 
 
-def _leftovers(config: Config) -> Iterator[Path]:
+def _leftovers(config: Config) -> Iterator[Path | str]:
     """Remove what killed processes left: spilled rows, what passed between machines, trainings cut off. Yields what was there."""
     for folder in sorted(Path(config.compute.spill).glob("step-*")):
         shutil.rmtree(folder, ignore_errors=True)
         yield folder
-    yield from map(Path, remove_left(config.compute.exchange, config.storage.options))
+    yield from remove_left(config.compute.exchange, config.storage.options)
     for checkpoints in sorted({config.behavior.checkpoints, config.rankers.checkpoints}):
         for file in files.files_below(Path(checkpoints)):
             file.unlink()

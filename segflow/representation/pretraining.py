@@ -142,7 +142,8 @@ class PretrainingTasks:
         """The weighted mean of the losses; ``among``: the tasks whose weights are counted, those of the losses by default."""
         weights = self.config.tasks
         summed = sum((weights[name] * one for name, one in losses.items()), torch.zeros(()))  # type: ignore[index]
-        return summed / sum(weights[name] for name in among or losses)  # type: ignore[index]
+        counted: list[float] = [weights[name] for name in among or losses]  # type: ignore[index]
+        return summed / sum(counted)
 
     def _wanted(self, positions: npt.NDArray[np.int64], moments: npt.NDArray[np.int64]) -> Wanted:
         return Wanted(positions, *expand(self.moments.events[moments], self.moments.events[moments + 1]))

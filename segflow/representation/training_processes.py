@@ -158,7 +158,7 @@ def _listen(started: Sequence[BaseProcess], pipes: Sequence[Connection], log: Lo
 
 def _said(pipe: Connection) -> tuple[str, Any]:
     try:
-        return pipe.recv()  # type: ignore[no-any-return]
+        return pipe.recv()
     except EOFError:
         return "lost", None
 

@@ -150,7 +150,8 @@ def reading(path: str) -> Iterator[None]:
     except _NOT_THE_FILE:
         raise
     except (duckdb.Error, pa.ArrowException, OSError, UnicodeError) as error:
-        raise UserError(_explain(path, str(error))) from error
+        # Engines quote the row in which they failed; it may name a person, and causes are kept with a failed run.
+        raise UserError(_explain(path, str(error))) from None
 
 
 class _Store(ArrowFSWrapper):

@@ -271,10 +271,11 @@ def _refuse_open_quote(file: SourceFile, delimiter: str, quote: str, dialect: Cs
     before, found, after = text.replace((dialect.escape or quote) + quote, "").rpartition(quote)
     opens = found and (not before or before.endswith((delimiter, "\n", "\r")))
     if opens and after and not after.startswith((delimiter, "\n", "\r")):
-        line = after.splitlines()[0][:40]
+        # What stands there may name a person, and messages are kept.
+        lines = len(after.rstrip("\r\n").splitlines())
         raise UserError(
-            f"{file.path}: the quote before '{line}' is never closed, so that the rows behind it cannot be told; "
-            "close it, or set `csv.quote` in the source's settings"
+            f"{file.path}: the quote that opens in line {lines} from the end is never closed, so that the rows behind it cannot "
+            "be told; close it, or set `csv.quote` in the source's settings"
         )
 
 

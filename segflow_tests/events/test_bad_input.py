@@ -107,7 +107,7 @@ BROKEN = {
     ),
     "quote never closed": (
         of(HEADER + ",text", GOOD + ',"open', GOOD + ",x", GOOD + ",y"),
-        r"log/b\.csv: the quote before 'open' is never closed.*close it",
+        r"log/b\.csv: the quote that opens in line 3 from the end is never closed.*close it",
     ),
     "quote closed too late": (
         of(HEADER + ",text", GOOD + ',"open', GOOD + ",x", GOOD + ',"y"'),
@@ -115,7 +115,7 @@ BROKEN = {
     ),
     "quote never closed in gzip": (
         of_bytes(gzip.compress(f'{HEADER},text\n{GOOD},"open\n{GOOD},x\n'.encode()), "b.csv.gz"),
-        r"log/b\.csv\.gz: the quote before 'open' is never closed",
+        r"log/b\.csv\.gz: the quote that opens in line 2 from the end is never closed",
     ),
     "far too many fields": (
         of(HEADER, GOOD, GOOD + ",1,2,3,4,5,6,7,8,9"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import traceback
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from pydantic import ValidationError
 from segflow.config import CalendarConfig, Config, EdgeSource, EventSource, SourceConfig, UserSource
 from segflow.errors import UserError
 from segflow.events import arrivals, catalogue, mapping
+from segflow.events.files import reading
 from segflow.events.preflight import preflight
 from segflow.events.user_ids import UserIds
 from segflow_tests.events.steps import COLUMNS, records, source, write
@@ -145,6 +147,16 @@ def test_fields_that_cannot_be_read_are_named_and_not_kept(
     (row,) = records(connection, mapping.mapped_events(connection, settings(source(path), tmp_path)))
     assert row["unparsed"] == "row=(withheld); ts=(withheld)"
     assert "anna" not in str(row)
+
+
+@pytest.mark.parametrize("row", ['anna@x,i,view,"anna@x', "anna@x,i,view,2024-01-02" + ",anna@x" * 20])
+def test_what_is_said_of_a_broken_file_quotes_no_row(tmp_path: Path, row: str) -> None:
+    path = write(tmp_path / "log.csv", "user,item,type,time", "u,i,view,2024-01-02", row, "u,i,view,2024-01-02")
+    with duckdb.connect() as engine, pytest.raises(UserError) as raised, reading(str(path)):
+        engine.execute(mapping.mapped_events(engine, settings(source(path), tmp_path))).fetchall()
+    assert "log.csv" in str(raised.value)
+    # Dagster keeps the causes of an error too.
+    assert "anna" not in "".join(traceback.format_exception(raised.value))
 
 
 @pytest.mark.parametrize(

@@ -78,9 +78,8 @@ def suppressed_rows(connection: duckdb.DuckDBPyConnection, config: Config) -> in
     only = None if config.source.events.sql is not None else looked_into
     rows = mapped_events(connection, everybody, only, required(config))
     ids.prepare(connection)
-    counted = connection.execute(f"SELECT count(*) FROM ({rows}) WHERE NOT {ids.is_kept('user_id')}").fetchone()
-    assert counted is not None
-    return int(counted[0])
+    ((count,),) = connection.execute(f"SELECT count(*) FROM ({rows}) WHERE NOT {ids.is_kept('user_id')}").fetchall()
+    return int(count)
 
 
 def raw_query(

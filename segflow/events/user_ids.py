@@ -25,7 +25,6 @@ from functools import cached_property
 from pathlib import Path
 
 import duckdb
-import pyarrow as pa
 from filelock import FileLock
 
 from segflow.config import PseudonymConfig, SourceConfig
@@ -79,11 +78,12 @@ class UserIds:
         if self.key is not None:
             # HMAC is two SHA-256, each over the key, padded and masked, and what it is of.
             block = (hashlib.sha256(self.key).digest() if len(self.key) > _BLOCK else self.key).ljust(_BLOCK, b"\0")
-            _set(connection, _INNER, bytes(byte ^ 0x36 for byte in block))
-            _set(connection, _OUTER, bytes(byte ^ 0x5C for byte in block))
+            connection.execute(f"SET VARIABLE {_INNER} = $1", [bytes(byte ^ 0x36 for byte in block)])
+            connection.execute(f"SET VARIABLE {_OUTER} = $1", [bytes(byte ^ 0x5C for byte in block)])
         if self.digests:
-            _set(connection, _SALT, self._list.salt)
-            connection.register(_SUPPRESSED, pa.table({"digest": pa.array(sorted(self.digests), pa.string())}))
+            connection.execute(f"SET VARIABLE {_SALT} = $1", [self._list.salt])
+            listed = "SELECT unnest($1::VARCHAR[]) AS digest"
+            connection.execute(f"CREATE OR REPLACE TEMP TABLE {_SUPPRESSED} AS {listed}", [sorted(self.digests)])
 
     def sql(self, text: str) -> str:
         """What the tables hold for the id `text`, both as SQL expressions. The connection must be prepared."""
@@ -171,9 +171,3 @@ def _read(place: str | None) -> _Suppressed:
             "or move it aside and erase them again"
         ) from error
     return _Suppressed(salt, digests)
-
-
-def _set(connection: duckdb.DuckDBPyConnection, name: str, value: bytes) -> None:
-    connection.register("value_to_set", pa.table({"value": pa.array([value], pa.binary())}))
-    connection.execute(f"SET VARIABLE {name} = (SELECT value FROM value_to_set)")
-    connection.unregister("value_to_set")

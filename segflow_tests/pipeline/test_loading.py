@@ -26,8 +26,10 @@ def refuse(*_, **__):
 
 # Raised by the interpreter itself for every class that any unpickler looks up, however it was imported.
 sys.addaudithook(lambda event, _: refuse() if event == "pickle.find_class" else None)
-for name in ("load", "loads", "Unpickler", "_load", "_loads", "_Unpickler"):
+for name in ("load", "loads", "_load", "_loads"):
     setattr(pickle, name, refuse)
+# Libraries derive from it when they are imported.
+pickle.Unpickler = type("Unpickler", (pickle.Unpickler,), {"load": refuse})
 torch.load = refuse
 if sys.argv[1:] == ["pickled"]:
     import _pickle

@@ -13,6 +13,7 @@ from dagster._core.storage.local_compute_log_manager import LocalComputeLogManag
 from dagster._core.storage.runs import SqliteRunStorage
 from dagster._core.storage.schedules import SqliteScheduleStorage
 
+from segflow.defs.instance import open_instance
 from segflow.defs.provenance import Provenance
 from segflow.defs.reconcile import tidy
 from segflow.defs.resources import Segflow
@@ -27,7 +28,7 @@ _UNDER_WAY = [
 
 def under_way() -> list[str]:
     """Runs and backfills that write or soon will, in words; those of processes that are gone are closed first."""
-    with dg.DagsterInstance.get() as instance:
+    with open_instance() as instance:
         tidy(instance, Segflow().tracking)
         runs = instance.get_runs(dg.RunsFilter(statuses=_UNDER_WAY))
         found = [f"run {one.run_id[:8]} ({one.job_name}, {one.status.value.lower()})" for one in runs]
@@ -38,20 +39,20 @@ def under_way() -> list[str]:
 
 def latest_run() -> str:
     """The id of the run that was created last; empty if there is none."""
-    with dg.DagsterInstance.get() as instance:
+    with open_instance() as instance:
         return next((one.run_id for one in instance.get_runs(limit=1)), "")
 
 
 @contextmanager
 def open_provenance() -> Iterator[Provenance]:
     """What was made from what, by the records of `$DAGSTER_HOME`."""
-    with dg.DagsterInstance.get() as instance:
+    with open_instance() as instance:
         yield Provenance(instance)
 
 
 def places() -> tuple[list[Path], list[str]]:
     """The folders that hold Dagster's records, and in words those records that lie elsewhere."""
-    with dg.DagsterInstance.get() as instance:
+    with open_instance() as instance:
         home = Path(instance.root_directory)
         kept = {
             "runs": isinstance(instance.run_storage, SqliteRunStorage),

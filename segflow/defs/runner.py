@@ -15,6 +15,7 @@ import dagster as dg
 from dagster._core.storage.tags import MAX_RETRIES_TAG
 from dagster._core.utils import make_new_run_id
 
+from segflow.defs.instance import open_instance
 from segflow.defs.jobs import ASSETS
 from segflow.defs.kept import Over
 from segflow.defs.materializes import PLANS, Plan
@@ -205,7 +206,7 @@ def open_runner(
     definitions: dg.Definitions, watcher: Watcher, force: bool = False, rewrite_history: bool = False
 ) -> Iterator[Runner]:
     """A runner on the instance of `$DAGSTER_HOME`."""
-    with dg.DagsterInstance.get() as instance:
+    with open_instance() as instance:
         yield Runner(definitions, instance, watcher, force, rewrite_history)
 
 

@@ -55,7 +55,8 @@ class Checkpoint:
         except DamagedError as error:
             _LOG.warning("checkpoint %s %s; training starts over", self.path, error)
             return None
-        if values["run"] != self.run:
+        # A model is packed likewise, and names no run.
+        if values.get("run") != self.run:
             _LOG.warning("checkpoint %s is of other data or settings; training starts over", self.path)
             return None
         return tensors, values["state"]

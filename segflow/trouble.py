@@ -1,4 +1,4 @@
-"""What a machine does to a program: full disks, missing rights, locked databases. Told in one line, like a user's mistake.
+"""What a machine does to a program, told in one line like a user's mistake: full disks, missing rights, locked databases.
 
 Lives here: recognising such an error, whichever library raised it, and what mends it. Does not live here: where it is caught: by
 commands (``cli``), by steps (``defs.materializes``), and by tables and spill folders, which know their place (``storage``).
@@ -27,6 +27,10 @@ _MEND: Mapping[str, tuple[str, str]] = {
         "cannot be read or written",
         "make room on its disk and look at its rights, and run it again",
     ),
+    r"Max retries exceeded|Connection refused": (
+        "does not answer",
+        "start that server, or correct its address (tracking.uri is MLflow's), and run it again",
+    ),
     r"database is locked": (
         "is locked",
         "end the process that holds it (`segflow doctor` looks for locks), and run it again",
@@ -34,6 +38,7 @@ _MEND: Mapping[str, tuple[str, str]] = {
 }
 """Pattern of what the system or sqlite says -> what that means, and what to do."""
 _QUOTED = re.compile(r"['\"](/[^'\"]+)['\"]|(?:file|folder) (/\S+?)(?:#\d+)?:")
+_SERVER = re.compile(r"host='([^']+)', port=(\d+)")
 _RECORDS = "a database of Dagster (in DAGSTER_HOME) or of MLflow (tracking.root)"
 
 
@@ -75,8 +80,10 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _file(error: BaseException) -> str:
-    """The file that an error names; empty if it names none."""
+    """The file or server that an error names; empty if it names none."""
     if isinstance(error, OSError) and error.filename:
         return str(error.filename)
+    if server := _SERVER.search(str(error)):
+        return ":".join(server.groups())
     found = _QUOTED.search(str(error))
     return next((one for one in found.groups() if one), "") if found else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 from collections import Counter
@@ -21,6 +22,9 @@ from segflow_tests.faults.places import mount, unmount
 from segflow_tests.pipeline.project import Project
 from segflow_tests.planted import planted_log
 
+SEED = int(os.environ.get("SEGFLOW_TEST_SEED", "1"))
+INJECTIONS = int(os.environ.get("SEGFLOW_TEST_INJECTIONS", "10"))
+"""How often each fault is injected, at moments that the seed decides."""
 DAILY = ("raw_events", "events", "quarantined_events", "sessions")
 DAYS = tuple(f"2024-01-{number:02}" for number in range(1, 5))
 

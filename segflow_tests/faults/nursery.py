@@ -65,7 +65,7 @@ class Nursery:
         threading.Thread(target=self._listen, daemon=True).start()
 
     def start(self, *arguments: str, environment: Mapping[str, str] | None = None) -> Child:
-        """Fork a child that does what `segflow` with these arguments does."""
+        """Fork a child that does what `segflow` with these arguments does; `call MODULE FUNCTION ...` calls a function."""
         assert self._process.stdin is not None
         self._count += 1
         output = self.project.folder.parent / f"child-{self._count}.log"
@@ -104,14 +104,14 @@ class Nursery:
 
 
 @contextmanager
-def nursery(project: Project) -> Iterator[Nursery]:
+def nursery(project: Project, environment: Mapping[str, str] | None = None) -> Iterator[Nursery]:
     """The process over a project, until the end of the block."""
     errors = project.folder.parent / "nursery.log"
     with errors.open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", __name__],
             cwd=project.folder,
-            env={**project.environment, "OMP_NUM_THREADS": "1"},
+            env={**project.environment, "OMP_NUM_THREADS": "1", **(environment or {})},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -169,9 +169,13 @@ def _fork(arguments: list[str], output: str, environment: Mapping[str, str]) -> 
         os.dup2(written, 1)
         os.dup2(written, 2)
         os.environ.update(environment)
-        from segflow import cli
+        if arguments[0] == "call":
+            getattr(importlib.import_module(arguments[1]), arguments[2])(*arguments[3:])
+            code = 0
+        else:
+            from segflow import cli
 
-        code = cli.main(arguments)
+            code = cli.main(arguments)
     except BaseException:
         traceback.print_exc()
     finally:

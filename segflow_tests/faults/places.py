@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -63,3 +63,30 @@ def read_only(disk: Path) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+
+
+@contextmanager
+def memory_group(name: str) -> Iterator[Callable[[int, int], None]]:
+    """A function that gives a process (by its number) so many bytes of new memory; beyond, the kernel kills it."""
+    root = next(
+        (one for one in (Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")) if (one / "cgroup.procs").exists()),
+        None,
+    )
+    group = root / name if root else Path(name)
+    try:
+        group.mkdir()
+    except OSError:
+        pytest.skip("needs a control group for memory")
+    limit = next((group / one for one in ("memory.limit_in_bytes", "memory.max") if (group / one).exists()), None)
+
+    def join(process: int, size: int) -> None:
+        assert limit is not None
+        limit.write_text(str(size), encoding="ascii")
+        (group / "cgroup.procs").write_text(str(process), encoding="ascii")
+
+    try:
+        if limit is None:
+            pytest.skip("needs a control group for memory")
+        yield join
+    finally:
+        group.rmdir()

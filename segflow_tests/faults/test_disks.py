@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import re
 import shutil
@@ -14,12 +13,11 @@ import pytest
 from segflow.config import ComputeConfig
 from segflow.errors import UserError
 from segflow.storage import Storage, connect
-from segflow_tests.faults.days import Days, backfill
+from segflow_tests.faults.days import INJECTIONS, SEED, Days, backfill
 from segflow_tests.faults.places import RIGHTS_COUNT, full_but_for, read_only, small_disk
 from segflow_tests.storage.samples import NAMES, VISITS, day, numbers, start, visits
 
 pytestmark = pytest.mark.faults
-SEED = int(os.environ.get("SEGFLOW_TEST_SEED", "1"))
 
 
 def noise(rows: int) -> str:
@@ -30,10 +28,10 @@ def noise(rows: int) -> str:
     )
 
 
-@pytest.mark.parametrize("seed", range(SEED, SEED + 10))
+@pytest.mark.parametrize("seed", range(SEED, SEED + INJECTIONS))
 def test_disk_full_while_a_table_is_written(tmp_path: Path, seed: int) -> None:
-    """Room for a random part of a write. Holds afterwards: the version before can be read; the message names the table and says
-    to make room; with room, the same write succeeds.
+    """Room for a random part of a write. Holds afterwards: the version before can be read; the message names the table
+    and says to make room; with room, the same write succeeds.
     """
     chance = random.Random(seed)
     with (
@@ -54,10 +52,10 @@ def test_disk_full_while_a_table_is_written(tmp_path: Path, seed: int) -> None:
         assert {one: len(found) for one, found in numbers(connection, storage).items()} == {day(1): 20_000, day(2): 3}
 
 
-@pytest.mark.parametrize("seed", range(SEED, SEED + 10))
+@pytest.mark.parametrize("seed", range(SEED, SEED + INJECTIONS))
 def test_disk_full_while_a_step_spills(tmp_path: Path, seed: int) -> None:
-    """Room for a random part of what does not fit into memory. Holds afterwards: the message names the folder and says to make
-    room; the folder is empty; with room, the same step succeeds.
+    """Room for a random part of what does not fit into memory. Holds afterwards: the message names the folder and says
+    to make room; the folder is empty; with room, the same step succeeds.
     """
     room = random.Random(seed).randrange(4_000_000)
     with small_disk(tmp_path / "disk", "64m") as disk:
@@ -76,7 +74,7 @@ def test_disk_full_while_a_step_spills(tmp_path: Path, seed: int) -> None:
 
 def test_spilled_rows_of_killed_processes_do_not_stay(tmp_path: Path) -> None:
     """SIGKILL to ten processes that have spilled. Holds afterwards: whoever comes next removes what they left."""
-    for _ in range(10):
+    for _ in range(INJECTIONS):
         process = start("spill_until_killed", tmp_path)
         assert process.stdout is not None
         assert process.stdout.readline() == "spilled\n"
@@ -89,15 +87,16 @@ def test_spilled_rows_of_killed_processes_do_not_stay(tmp_path: Path) -> None:
 
 
 def test_disk_full_at_any_moment_of_a_command(days: Days) -> None:
-    """Everything on one disk, with random room for what days take: tables, spilled rows, Dagster's and MLflow's records. Holds
-    afterwards: one line says what is full; what can be read is whole; with room, a rerun completes, with nothing left open.
+    """Everything on one disk, with random room for what days take: tables, spilled rows, Dagster's and MLflow's
+    records. Holds afterwards: one line says what is full; what can be read is whole; with room, a rerun completes, with
+    nothing left open.
     """
     if not days.own_disk:
         pytest.skip("needs to mount a small file system")
     chance, failed = random.Random(SEED), 0
     disk = days.project.folder
-    for turn in range(40):
-        if failed == 10:
+    for turn in range(4 * INJECTIONS):
+        if failed == INJECTIONS:
             break
         with full_but_for(disk, chance.randrange(1_200_000)):
             child = days.nursery.run(*backfill(chunk=2))
@@ -109,21 +108,21 @@ def test_disk_full_at_any_moment_of_a_command(days: Days) -> None:
             days.check()
             days.restore()
         days.check_readable()
-    assert failed == 10
+    assert failed == INJECTIONS
     assert days.nursery.run(*backfill()).status == 0
     days.check()
 
 
 def test_a_read_only_disk(tmp_path: Path) -> None:
-    """The file system becomes read-only, ten times. Holds afterwards: tables can be read; one line names what cannot be written;
-    once it can be written again, the write succeeds.
+    """The file system becomes read-only, ten times. Holds afterwards: tables can be read; one line names what cannot be
+    written; once it can be written again, the write succeeds.
     """
     with (
         small_disk(tmp_path / "disk", "8m") as disk,
         connect(ComputeConfig(spill=str(tmp_path / "spill"), threads=1)) as connection,
     ):
         storage = Storage(str(disk / "tables"))
-        for number in range(10):
+        for number in range(INJECTIONS):
             storage.write(connection, VISITS, visits(1, number=number), [(day(1),)])
             with read_only(disk):
                 with pytest.raises(
@@ -138,10 +137,11 @@ def test_a_read_only_disk(tmp_path: Path) -> None:
                 assert numbers(connection, storage) == {day(1): [number] * 3}
 
 
-@pytest.mark.parametrize("seed", range(SEED, SEED + 10))
+@pytest.mark.parametrize("seed", range(SEED, SEED + INJECTIONS))
 def test_permission_denied(tmp_path: Path, seed: int) -> None:
     """One of the folders or files of a table may not be used, by a process that is not above rights (as root without
-    CAP_DAC_OVERRIDE). Holds afterwards: one line names it; nothing has changed; with its rights back, the write succeeds.
+    CAP_DAC_OVERRIDE). Holds afterwards: one line names it; nothing has changed; with its rights back, the write
+    succeeds.
     """
     if RIGHTS_COUNT and not shutil.which(RIGHTS_COUNT[0]):
         pytest.skip("needs setpriv, or a user who is not root")

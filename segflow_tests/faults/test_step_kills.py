@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import time
@@ -11,21 +10,19 @@ from collections.abc import Callable
 import pytest
 
 from segflow_tests.faults.daemon import opened
-from segflow_tests.faults.days import DAILY, Days, backfill, commits
+from segflow_tests.faults.days import DAILY, INJECTIONS, SEED, Days, backfill, commits
 from segflow_tests.faults.nursery import Child
 
 pytestmark = pytest.mark.faults
-KILLS = 10
-SEED = int(os.environ.get("SEGFLOW_TEST_SEED", "1"))
 
 
 def assault(days: Days, seed: int, moment: Callable[[random.Random, Child], bool]) -> None:
-    """Kill the command that makes all days at `moment`, until it was hit `KILLS` times; then let it come to its end.
+    """Kill the command that makes all days at `moment`, until it was hit `INJECTIONS` times; then let it come to its end.
 
     moment: waits for it; whether it was hit.
     """
     chance, hits, tries = random.Random(seed), 0, 0
-    while hits < KILLS:
+    while hits < INJECTIONS:
         child = days.nursery.start(*backfill())
         hit = moment(chance, child)
         child.send(signal.SIGKILL)
@@ -72,7 +69,9 @@ def test_killed_between_a_commit_and_its_record(days: Days) -> None:
 
 
 def test_killed_while_it_logs_to_mlflow(days: Days) -> None:
-    """SIGKILL while an MLflow run is open. Holds afterwards: as above; the rerun closes what the killed process left open."""
+    """SIGKILL while an MLflow run is open. Holds afterwards: as above; the rerun closes what the killed process left
+    open.
+    """
 
     def moment(chance: random.Random, child: Child) -> bool:
         before = set(days.open_runs())

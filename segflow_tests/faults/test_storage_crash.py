@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import random
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import duckdb
+import pytest
 
 from segflow.storage import Storage
+from segflow_tests.faults.days import INJECTIONS, SEED
 from segflow_tests.storage.samples import MANY, NAMES, VISITS, day, numbers, start, visits
 
 Moment = Callable[[Path], None]
@@ -35,20 +38,18 @@ def kill(process: subprocess.Popen[str]) -> None:
     assert process.returncode == -signal.SIGKILL
 
 
-def test_a_kill_in_the_middle_of_a_write_leaves_a_whole_version(
-    connection: duckdb.DuckDBPyConnection, storage: Storage, tmp_path: Path
-) -> None:
+def kill_writes(
+    connection: duckdb.DuckDBPyConnection, storage: Storage, folder: Path, moments: Sequence[Moment]
+) -> int:
+    """Kill a process in the middle of a write at each of `moments`, and look at the table; how many writes were undone."""
     storage.write(connection, VISITS, visits(1, 2, users=MANY), [(day(1),), (day(2),)])
-    table = tmp_path / "tables" / VISITS.name
-    undone = version = 0
-    for turn, moment in enumerate(
-        [after(0), after(0.02), after(0.05), after(0.1), uncommitted_file, uncommitted_file], 1
-    ):
-        process = start("write_until_killed", tmp_path, turn * 1000)
+    undone = 0
+    for turn, moment in enumerate(moments, 1):
+        process = start("write_until_killed", folder, turn * 1000)
         assert process.stdout is not None
         # The second write of the process: the first also pays for what it loads.
         assert [process.stdout.readline() for _ in range(3)] == ["begin\n", "end\n", "begin\n"], process.communicate()
-        moment(table)
+        moment(storage.folder(VISITS))
         kill(process)
 
         found = numbers(connection, storage)
@@ -56,18 +57,39 @@ def test_a_kill_in_the_middle_of_a_write_leaves_a_whole_version(
         assert len(written) == 1, "rows of two versions"
         assert [len(values) for values in found.values()] == [MANY, MANY]
         assert written.pop() >= turn * 1000
-        version = storage.version(VISITS) or 0
-        before = numbers(connection, storage, version - 1)
+        before = numbers(connection, storage, (storage.version(VISITS) or 0) - 1)
         assert [len(values) for values in before.values()] == [MANY, MANY]
         undone += found[day(1)][0] == turn * 1000
-    assert undone > 0, "every kill came too late to interrupt a write"
+    return undone
+
+
+@pytest.mark.faults
+def test_killed_at_random_moments_of_a_write(
+    connection: duckdb.DuckDBPyConnection, storage: Storage, tmp_path: Path
+) -> None:
+    """SIGKILL at a random moment of a write of two days. Holds afterwards: both days have the rows of one and the same
+    write, the version before is whole too, and the next write succeeds.
+    """
+    chance = random.Random(SEED)
+    undone = kill_writes(connection, storage, tmp_path, [after(chance.uniform(0, 0.15)) for _ in range(INJECTIONS)])
+    print(f"seed {SEED}: {undone} of {INJECTIONS} writes were undone")
+    assert storage.write(connection, VISITS, visits(1, number=1), [(day(1),)]).rows == {(day(1),): 3}
+    assert numbers(connection, storage)[day(1)] == [1, 1, 1]
+
+
+def test_a_kill_in_the_middle_of_a_write_leaves_a_whole_version(
+    connection: duckdb.DuckDBPyConnection, storage: Storage, tmp_path: Path
+) -> None:
+    moments = [after(0), after(0.02), after(0.05), after(0.1), uncommitted_file, uncommitted_file]
+    assert kill_writes(connection, storage, tmp_path, moments) > 0, "every kill came too late to interrupt a write"
+    version = storage.version(VISITS) or 0
     committed = {
         Path(file).name
         for number in range(version + 1)
         if (opened := storage.open(VISITS, number)) is not None
         for file in opened.file_uris()
     }
-    stored = {file.name for file in table.rglob("*.parquet")}
+    stored = {file.name for file in storage.folder(VISITS).rglob("*.parquet")}
     assert committed < stored, "no kill came between the data files and the commit"
 
     # The next run goes on as if nothing had happened.

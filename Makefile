@@ -18,7 +18,7 @@ endef
 export IMPORT_TIME
 
 .DEFAULT_GOAL := help
-.PHONY: help graph demo test test-slow test-faults test-ui test-postgres test-docs bench-events bench-representation bench-segments bench-rankers check format licences docs ui mlflow clean site bench-scale
+.PHONY: help graph demo test test-slow test-faults fuzz test-ui test-postgres test-docs bench-events bench-representation bench-segments bench-rankers check format licences docs ui mlflow clean site bench-scale
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -46,6 +46,10 @@ test-slow: $(VENV)/.dev ## the tests that take minutes
 
 test-faults: $(VENV)/.dev ## processes killed, disks full, bytes flipped, at random moments (about fifteen minutes)
 	@$(BIN)/pytest -m faults
+
+FUZZ_CASES ?= 10000
+fuzz: $(VENV)/.dev ## settings, CSV and JSON with random mistakes: FUZZ_CASES=10000 (about six minutes)
+	@SEGFLOW_FUZZ_CASES=$(FUZZ_CASES) $(BIN)/pytest segflow_tests/fuzz
 
 test-docs: $(VENV)/.dev ## the commands of the docs, run as a reader would (about five minutes)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'

@@ -12,11 +12,12 @@ import pytest
 from segflow.config import CalendarConfig, Config, SourceConfig
 from segflow.datasets.generator import generate
 from segflow.datasets.shop import Shop
+from segflow.errors import UserError
 from segflow.events import arrivals
 from segflow.settings import load
 from segflow.storage import connect
 from segflow.tables import SOURCE_FILES
-from segflow_tests.events.steps import source, write
+from segflow_tests.events.steps import CALENDAR, source, write
 
 FIRST, DAYS = date(2024, 1, 1), 8
 # Late rows, and rows without a date, in nearly every file.
@@ -109,3 +110,34 @@ def test_a_row_of_a_day_to_come_waits_for_it_and_is_never_lost(tmp_path: Path, m
         connection.execute("CREATE OR REPLACE TEMP TABLE kept AS FROM source_files")
         arrivals.files_query(connection, config, "one")
         assert connection.execute("SELECT file FROM changed_files").fetchall() == []
+
+
+def test_what_was_changed_since_the_look_is_not_taken_for_what_was_listed(tmp_path: Path) -> None:
+    file, first, second = tmp_path / "log.csv", "u,i,view,2024-01-02 10:00:00", "u,i,view,2024-01-03 10:00:00"
+    config = Config(source=SourceConfig(events=source(file)), calendar=CALENDAR)
+    day = (date(2024, 1, 2), date(2024, 1, 3))
+
+    def read_after(*lines: str) -> None:
+        """Look into the file as it was, and read a day of it as it is now."""
+        write(file, "user,item,type,time", first, second)
+        looked_into(connection, config)
+        write(file, "user,item,type,time", *lines)
+        ((_, only),) = arrivals.reading_plan(connection, config, *day)
+        connection.execute(f"CREATE TEMP TABLE staged AS {arrivals.raw_query(connection, config, *day, only)}")
+        arrivals.require_as_listed(connection, config, "staged", *day)
+
+    for lines, refused in (
+        ((first, second), False),
+        ((first, second, second), False),  # a row more of another day
+        ((first, second, first), True),
+        ((second,), True),
+        (("u,i,view,2024-01-02 10:00:01", second), True),
+    ):
+        with connect(config.compute.model_copy(update={"spill": str(tmp_path / "spill")})) as connection:
+            if not refused:
+                read_after(*lines)
+                continue
+            with pytest.raises(
+                UserError, match=r"^log\.csv: was changed since source_files was made of it; .*run again"
+            ):
+                read_after(*lines)

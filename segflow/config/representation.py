@@ -112,6 +112,11 @@ class BehaviorConfig(Section):
     heads: int = Field(4, ge=1, le=16, description="attention heads; width must be a multiple of it")
     context: int = Field(48, ge=4, le=512, description="most recent moments the model looks at")
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout during pre-training")
+    events: int = Field(
+        50_000_000,
+        ge=1000,
+        description="most events that are learned from, about; of more, those of users that a hash picks. Bounds memory and time",
+    )
     epochs: int = Field(3, ge=1, le=200, description="most passes over the log")
     patience: int = Field(2, ge=1, le=50, description="epochs without a better validation loss before stopping")
     batch_moments: int = Field(512, ge=64, le=65536, description="moments in one training step")

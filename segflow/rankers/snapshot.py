@@ -82,9 +82,6 @@ class RankingWeek:
         """
         features, scorers = self._known_later
         cut = np.zeros(len(users), np.int64)
-        pair, _ = features.pairs.take(users)
-        lengths = np.diff(features.pairs.offsets)[users]
-        had = Pairs(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), features.pairs.items[pair])
         when = np.full(len(users), self.start_us + MICROSECONDS_PER_WEEK)
         return Examples(
             users=users,
@@ -93,8 +90,8 @@ class RankingWeek:
             context=features.context[users],
             scores=LazyScores([scorers], [features], users, cut),
             trends=features.trends[None],
-            had=had,
-            values=features.values[pair],
+            had=features.pairs.of(users),
+            values=features.values[features.pairs.take(users)[0]],
             wanted=Pairs(np.zeros(len(users) + 1, np.int64), np.zeros(0, np.int64)),
         )
 

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from segflow import tables
 from segflow.arrow import matrix
 from segflow.reading.reader import Reader
-from segflow.sql import load
+from segflow.sql import load, render
 
 if TYPE_CHECKING:
     from segflow.rankers.cold_lists import Strangers
@@ -53,15 +53,32 @@ def event_sequences(reader: Reader, item_ids: list[str], event_types: tuple[str,
 
     event_types: those of a trained model; events of a type that it never saw are left out. Default: all there are.
     """
+    reader.view(tables.EVENTS)
+    return _sequences(reader, item_ids, event_types)
+
+
+def _sequences(reader: Reader, item_ids: list[str], event_types: tuple[str, ...] | None = None) -> EventSequences:
+    """Of the view `events`."""
     from segflow.representation.sequences import EventSequences
 
-    reader.view(tables.EVENTS)
     rows = reader.query(load("representation/sequences.sql"))
     if event_types is None:
         event_types = tuple(sorted(rows["event_type"].unique().to_pylist()))
     else:
         rows = rows.filter(pc.is_in(rows["event_type"], pa.array(event_types, pa.string())))
     return EventSequences.from_arrow(rows, item_ids, event_types)
+
+
+def some_sequences(reader: Reader, item_ids: list[str], most: int, seed: int) -> tuple[EventSequences, float]:
+    """`event_sequences` of about `most` events at most, and the share of users they are of: the others are never in memory."""
+    reader.view(tables.EVENTS)
+    there = reader.query("SELECT count(*) AS events FROM events")["events"][0].as_py()
+    share = min(1.0, most / max(there, 1))
+    if share < 1:
+        reader.view(tables.EVENTS, "log")
+        chosen = render("representation/some_users.sql", seed=seed, below=int(share * 2**64))
+        reader.connection.execute(f"CREATE OR REPLACE TEMP VIEW events AS {chosen}")
+    return _sequences(reader, item_ids), share
 
 
 def behavior_model_of(reader: Reader) -> BehaviorModel:

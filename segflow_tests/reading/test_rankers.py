@@ -6,6 +6,8 @@ from datetime import date
 from types import SimpleNamespace
 from typing import cast
 
+import duckdb
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -14,7 +16,7 @@ from segflow.rankers import segment_rankers
 from segflow.rankers.global_ranker import GlobalRanker
 from segflow.rankers.snapshot import RankingWeek
 from segflow.reading import Reader, rankers
-from segflow.reading.rankers import ranking_week, repeated_arms
+from segflow.reading.rankers import ranking_week, repeated_arms, some_sequences
 from segflow.representation.behavior import BehaviorModel
 from segflow.tables import BEHAVIOR_MODEL, EVENTS, Table
 
@@ -65,6 +67,38 @@ def test_a_ranking_week_is_kept_until_what_it_was_made_from_changes(monkeypatch:
         assert ranking_week(cast(Reader, other)) is not kept
         assert len(made) == number
     assert len(rankers._KEPT) == 1
+
+
+class Log:
+    """A reader of a log of 400 users, of whom each did five things; `order` is that of its rows."""
+
+    def __init__(self, order: str) -> None:
+        self.connection = duckdb.connect()
+        self.connection.execute(
+            "CREATE TABLE stored AS SELECT 'u' || i % 400 AS user_id, 'a' AS item_id, 'view' AS event_type, "
+            "TIMESTAMPTZ '2024-01-01' + to_seconds(i) AS ts, 1.0 AS value, 'f' AS source_file, i AS source_row "
+            f"FROM range(2000) AS rows(i) ORDER BY {order}"
+        )
+
+    def view(self, table: Table, name: str | None = None) -> None:
+        self.connection.execute(f"CREATE OR REPLACE TEMP VIEW {name or table.name} AS FROM stored")
+
+    def query(self, statement: str) -> pa.Table:
+        return self.connection.sql(statement).to_arrow_table()
+
+
+def test_of_a_large_log_all_events_of_some_users_are_read() -> None:
+    found, share = some_sequences(cast(Reader, Log("i")), ["a"], 500, seed=1)
+    assert share == 0.25
+    # Five standard deviations around a quarter of the users, each of them whole.
+    assert 55 < len(found.user_ids) < 145
+    assert set(np.diff(found.offsets)) == {5}
+    turned, _ = some_sequences(cast(Reader, Log("i DESC")), ["a"], 500, seed=1)
+    assert turned.user_ids.tolist() == found.user_ids.tolist()
+    other, _ = some_sequences(cast(Reader, Log("i")), ["a"], 500, seed=2)
+    assert other.user_ids.tolist() != found.user_ids.tolist()
+    whole, share = some_sequences(cast(Reader, Log("i")), ["a"], 2000, seed=1)
+    assert (len(whole.times), share) == (2000, 1.0)
 
 
 def test_a_repeat_is_read_with_its_own_global_ranker(monkeypatch: pytest.MonkeyPatch) -> None:

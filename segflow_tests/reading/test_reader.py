@@ -9,6 +9,7 @@ from datetime import date
 from multiprocessing import get_context
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from segflow.config import Config
@@ -92,6 +93,20 @@ def test_another_process_reads_the_same_rows_without_a_settings_file(
 def test_what_was_not_declared_cannot_be_read(reader: Reader) -> None:
     with opened(reader.spec([VISITS])) as other, pytest.raises(KeyError, match="names"):
         other.read(NAMES)
+
+
+def test_a_day_after_the_other_is_what_is_read_at_once(reader: Reader) -> None:
+    parts = list(reader.days_of(VISITS, ["user_id", "day", "number"]))
+    assert len(parts) == 2
+    assert pa.concat_tables(parts).equals(reader.read(VISITS, ["user_id", "day", "number"]))
+    _write(reader, 2)
+    assert set(pa.concat_tables(reader.days_of(VISITS, ["number"]))["number"].to_pylist()) == {1}
+
+
+def test_days_without_rows_are_named_with_the_step(tmp_path: Path, reader: Reader) -> None:
+    empty = OfDays("sample", reader.config, Storage(str(tmp_path / "nothing")), reader.connection)
+    with pytest.raises(UserError, match=r"sample: visits has no rows for day"):
+        next(empty.days_of(VISITS, ["number"]))
 
 
 def test_a_table_without_rows_in_the_window_is_named_with_the_step(reader: Reader) -> None:

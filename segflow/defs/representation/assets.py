@@ -15,7 +15,7 @@ from segflow.defs.partitions import CONFIG, DAILY, HISTORY, HISTORY_AND_WEEK, SA
 from segflow.defs.reading import FUSED_WINDOWS, events_with_category, fused_views
 from segflow.defs.representation.reading import view_sources, view_windows
 from segflow.defs.step import Step
-from segflow.reading.rankers import event_sequences, item_vectors, start_of
+from segflow.reading.rankers import event_sequences, item_vectors, some_sequences, start_of
 
 GROUP = "representation"
 _SLICE = 16_384
@@ -98,6 +98,7 @@ def session_embeddings(step: Step) -> None:
         "representation/pretraining.py",
         "representation/compression.py",
         "representation/quantization.py",
+        "representation/some_users.sql",
     ],
     settings=["behavior", "seed", "compute.training_processes"],
     kinds=["pytorch"],
@@ -110,8 +111,11 @@ def behavior_model(step: Step) -> None:
     from segflow.representation.training_processes import Processes
 
     ids, vectors = item_vectors(step)
-    sequences = event_sequences(step, ids)
     config = step.config.behavior
+    sequences, share = some_sequences(step, ids, config.events, step.config.seed)
+    if share < 1:
+        step.log(f"behavior_model: learns from {share:.1%} of the users; behavior.events is {config.events:,}")
+    step.note(events_learned_from=len(sequences.times), share_of_users=share)
     curve = step.curve()
     # Another version of the code would not go on where this one stopped.
     checkpoint = Path(config.checkpoints) / f"behavior_model-{step.week}-{step.code_version}.safetensors"

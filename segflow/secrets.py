@@ -15,8 +15,10 @@ from segflow.errors import UserError
 
 SHORTEST = 16
 """Characters below which a key can be found by trying."""
+# A file that holds a token is named, not the token.
 _TELLING = re.compile(
-    r"(?i)secret|passw|token|credential|signature|(account|access|master|sas|private|api|encryption|shared)_?key(?!_?id)"
+    r"(?i)^(?!.*_(file|path)$).*(secret|passw|token|credential|signature|(^|_)sas(_|$)|"
+    r"(account|access|master|sas|private|api|encryption|shared|storage)_?key(?!_?id))"
 )
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 

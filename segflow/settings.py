@@ -218,6 +218,7 @@ def _absolute(config: Config, file: Path) -> Config:
             "storage": fix(config.storage, "root", "erasures"),
             "text": encoder(fix(config.text, "cache")),
             "behavior": fix(config.behavior, "checkpoints"),
+            "rankers": fix(config.rankers, "checkpoints"),
             "compute": fix(config.compute, "spill", "exchange"),
             "tracking": fix(config.tracking, "root"),
             "report": fix(config.report, "folder"),

@@ -200,6 +200,7 @@ def test_relative_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: py
     assert config.text.cache == f"{tmp_path}/data/cache/text"
     assert config.text.encoder == f"{tmp_path}/encoders/own"
     assert config.behavior.checkpoints == f"{tmp_path}/data/checkpoints"
+    assert config.rankers.checkpoints == f"{tmp_path}/data/checkpoints"
 
 
 @pytest.mark.parametrize("name", sorted(file.stem for file in DATASETS.glob("*.yaml")))
@@ -240,3 +241,38 @@ def test_the_last_day() -> None:
     assert closed.last_day == date(2024, 1, 31)
     before = datetime.now(UTC).date()
     assert before <= CalendarConfig(start=date(2024, 1, 1)).last_day <= datetime.now(UTC).date()
+
+
+@pytest.mark.parametrize(
+    ("section", "says"),
+    [
+        (
+            "text: {cache: 's3://bucket/cache'}",
+            r"text\.cache: 's3://bucket/cache' is not on this machine; name a folder",
+        ),
+        ("compute: {spill: 's3://bucket/spill'}", r"compute\.spill: .* is not on this machine"),
+        ("behavior: {checkpoints: 's3://bucket/x'}", r"behavior\.checkpoints: .* is not on this machine"),
+        ("rankers: {checkpoints: 's3://bucket/x'}", r"rankers\.checkpoints: .* is not on this machine"),
+        ("report: {folder: 's3://bucket/x'}", r"report\.folder: .* is not on this machine"),
+        ("tracking: {root: 's3://bucket/x'}", r"tracking\.root: .* is not on this machine"),
+        ("storage: {erasures: 's3://bucket/x'}", r"storage\.erasures: .* is not on this machine"),
+        (
+            "storage: {root: 's4://bucket/x'}",
+            r"storage\.root: 's4://bucket/x': s4:// is not known; known: s3, .* or a folder",
+        ),
+        (
+            "storage: {options: {aws_secret_access_key: x}}",
+            r"storage\.options: aws_secret_access_key belongs in the environment, .* set the variable AWS_SECRET_ACCESS_KEY",
+        ),
+        ("storage: {options: {azure_storage_sas_token: x}}", r"set the variable AZURE_STORAGE_SAS_TOKEN"),
+    ],
+)
+def test_what_must_be_on_this_machine_or_in_the_environment(tmp_path: Path, section: str, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        load(settings(tmp_path, f"{MINIMAL}{section}\n"))
+
+
+def test_files_with_secrets_may_be_named(tmp_path: Path) -> None:
+    options = "{aws_web_identity_token_file: /run/token, google_service_account_path: /run/key, aws_region: x}"
+    config = load(settings(tmp_path, f"{MINIMAL}storage: {{options: {options}}}\n"))
+    assert config.storage.options["aws_region"] == "x"

@@ -5,13 +5,14 @@ Unknown keys are refused: a misspelled key that silently keeps the default is th
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 # This package is the one door to what stands in its modules.
 from segflow.config.automation import AutomationConfig, NotifyConfig
-from segflow.config.base import Address, Section, did_you_mean
+from segflow.config.base import Address, LocalPath, Section, did_you_mean
 from segflow.config.metadata import FreshnessConfig, MetadataConfig
 from segflow.config.rankers import RankerConfig
 from segflow.config.recommendations import BoostConfig, ExclusionConfig, RecommendationConfig
@@ -76,17 +77,30 @@ class EvaluationConfig(Section):
     )
 
 
+_STORES = ("s3", "s3a", "gs", "az", "abfs", "abfss", "file")
+
+
 class StorageConfig(Section):
     """Where tables live."""
 
     root: Address = Field("data/tables", description="folder or object-store URI of the Delta tables")
     options: dict[str, str] = Field(
         default_factory=dict,
-        description="object-store options; `${NAME}` stands for an environment variable, and secrets are written in no other way",
+        description="object-store options, such as its address; `${NAME}` stands for an environment variable, and secrets are written "
+        "in no other way. One request lasts at most `connect_timeout` 5s, `timeout` 60s, `max_retries` 10 and `retry_timeout` 60s, "
+        "unless set here",
     )
-    erasures: str = Field(
+    erasures: LocalPath = Field(
         "data/erasures.jsonl", description="file with a line, without ids, for each time that users were erased"
     )
+
+    @field_validator("root")
+    @classmethod
+    def _known_store(cls, root: str) -> str:
+        scheme, found, _ = root.partition("://")
+        if found and scheme not in _STORES:
+            raise ValueError(f"'{root}': {scheme}:// is not known; known: {', '.join(_STORES)}, or a folder")
+        return root
 
     @field_validator("options")
     @classmethod
@@ -134,14 +148,14 @@ class ComputeConfig(Section):
         description="events that are worked on at once; a range of days is cut to it, never a day, and so are the users whose "
         "views are made, never one of them",
     )
-    spill: str = Field("data/spill", description="folder for what does not fit in memory")
+    spill: LocalPath = Field("data/spill", description="folder for what does not fit in memory")
     spill_limit: str = Field("20GB", pattern=r"^\d+(\.\d+)?\s?(MB|GB|TB)$", description="most that may be spilled")
 
 
 class TrackingConfig(Section):
     """Where MLflow keeps runs."""
 
-    root: str = Field("data/mlflow", description="folder of the sqlite backend and the artifacts")
+    root: LocalPath = Field("data/mlflow", description="folder of the sqlite backend and the artifacts")
     uri: Address | None = Field(None, description="an MLflow server to use instead of the embedded backend")
     ui: Address = Field("http://127.0.0.1:5000", description="address of the MLflow UI, for links")
     model: str = Field(
@@ -164,7 +178,7 @@ class ServingConfig(Section):
 class ReportConfig(Section):
     """Where report pages are written."""
 
-    folder: str = Field("data/reports", description="folder of the HTML pages")
+    folder: LocalPath = Field("data/reports", description="folder of the HTML pages")
 
 
 Seed = Annotated[int, Field(ge=0, lt=2**31, description="seed of everything random")]

@@ -14,6 +14,19 @@ def did_you_mean(near: list[str]) -> str:
     return f" (did you mean '{near[0]}'?)" if near else ""
 
 
+def _on_this_machine(path: str) -> str:
+    if "://" in path:
+        raise ValueError(
+            f"'{path}' is not on this machine; name a folder or file here: of what segflow writes, only storage.root and "
+            "compute.exchange may lie in an object store"
+        )
+    return path
+
+
+LocalPath = Annotated[str, AfterValidator(_on_this_machine)]
+"""A file or folder of this machine: what is written there is appended to, mapped into memory, locked or renamed."""
+
+
 class Section(BaseModel):
     """A part of the settings; unknown keys are errors and values do not change after loading. Numbers are finite."""
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from segflow.config.base import Section
+from segflow.config.base import LocalPath, Section
 
 SegmentMethod = Literal["deltas", "last_layer", "bias", "weights", "full", "feature", "ease"]
 
@@ -40,7 +40,7 @@ class RankerConfig(Section):
         gt=0,
         description="how much a segment's counted item biases are shrunk to everybody's, in expected events of the item",
     )
-    checkpoints: str = Field(
+    checkpoints: LocalPath = Field(
         "data/checkpoints", exclude=True, description="folder in which an interrupted training finds where it was"
     )
     segment_method: SegmentMethod = Field(

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from segflow.config.base import Section, did_you_mean
+from segflow.config.base import LocalPath, Section, did_you_mean
 
 TEXT_FIELDS = ("title", "category", "brand", "price", "item_id")
 
@@ -58,7 +58,7 @@ class TextConfig(Section):
     )
     batch_tokens: int = Field(2048, ge=128, description="tokens in one batch")
     max_tokens: int = Field(64, ge=8, le=512, description="tokens read of one text")
-    cache: str = Field(
+    cache: LocalPath = Field(
         "data/cache/text", exclude=True, description="folder of the vectors of all texts that were ever encoded"
     )
     journey_sessions: int = Field(
@@ -137,7 +137,7 @@ class BehaviorConfig(Section):
         description="what is stored and used: the model as trained, weights in a byte, or the less used units cut",
     )
     pruned_share: float = Field(0.5, gt=0, lt=1, description="share of units and heads that the pruned variant lacks")
-    checkpoints: str = Field(
+    checkpoints: LocalPath = Field(
         "data/checkpoints", exclude=True, description="folder in which an interrupted training finds its last epoch"
     )
 

@@ -86,9 +86,9 @@ class StorageConfig(Section):
     root: Address = Field("data/tables", description="folder or object-store URI of the Delta tables")
     options: dict[str, str] = Field(
         default_factory=dict,
-        description="object-store options, such as its address; `${NAME}` stands for an environment variable, and secrets are written "
-        "in no other way. One request lasts at most `connect_timeout` 5s, `timeout` 60s, `max_retries` 10 and `retry_timeout` 60s, "
-        "unless set here",
+        description="object-store options, such as its address; `${NAME}` stands for an environment variable, and secrets are "
+        "written in no other way. One request lasts at most `connect_timeout` 5s, `timeout` 60s, `max_retries` 10 and "
+        "`retry_timeout` 60s, unless set here",
     )
     erasures: LocalPath = Field(
         "data/erasures.jsonl", description="file with a line, without ids, for each time that users were erased"

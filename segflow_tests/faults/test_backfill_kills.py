@@ -123,7 +123,7 @@ def check_content(project: Project, undisturbed: Project, instance: dg.DagsterIn
         print(f"{table}: {len(days)} days, {sum(again.values())} second records of an equal day, 0 written again")
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 @pytest.mark.parametrize("seed", [int(os.environ.get("SEGFLOW_TEST_SEED", "1"))])
 def test_a_year_of_days_survives_kills_of_everything(tmp_path: Path, seed: int) -> None:
     project, log = make(tmp_path / "killed", weeks=53, days_per_run=61)

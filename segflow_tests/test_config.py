@@ -262,9 +262,9 @@ def test_the_last_day() -> None:
         ),
         (
             "storage: {options: {aws_secret_access_key: x}}",
-            r"storage\.options: aws_secret_access_key belongs in the environment, .* set the variable AWS_SECRET_ACCESS_KEY",
+            r"storage\.options: aws_secret_access_key is a secret, .* write \$\{AWS_SECRET_ACCESS_KEY\} and set that",
         ),
-        ("storage: {options: {azure_storage_sas_token: x}}", r"set the variable AZURE_STORAGE_SAS_TOKEN"),
+        ("storage: {options: {azure_storage_sas_token: x}}", r"write \$\{AZURE_STORAGE_SAS_TOKEN\}"),
     ],
 )
 def test_what_must_be_on_this_machine_or_in_the_environment(tmp_path: Path, section: str, says: str) -> None:

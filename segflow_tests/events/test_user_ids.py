@@ -68,7 +68,7 @@ def read_in_memory(connection: duckdb.DuckDBPyConnection, whole: SourceConfig) -
     """The raw rows as a whole log at once is read."""
     config = config_of(whole)
     query = mapping.with_day(mapping.mapped_events(connection, whole), config.calendar)
-    counted = f"SELECT source_file AS file, day, count(*) AS rows FROM ({query}) GROUP BY ALL"
+    counted = f"SELECT source_file AS file, day, count(*) AS rows, '' AS mapping FROM ({query}) GROUP BY ALL"
     connection.execute(f"CREATE OR REPLACE TEMP TABLE source_files AS {counted}")
     ((days, only),) = arrivals.reading_plan(connection, config, date(2024, 1, 1), date(2024, 2, 1))
     rows: list[dict[str, Any]] = arrivals.raw_rows(connection, config, *days, only).to_pylist()

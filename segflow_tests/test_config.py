@@ -105,6 +105,13 @@ def changed(old: str, new: str) -> str:
             changed("path: log.csv", "path: l\n    csv: {columns: [a, A]}"),
             r"csv: columns: 'a' is empty or stands twice",
         ),
+        (changed("ts: time", "ts: time, text: []"), r"columns: 'text' names no column"),
+        (
+            changed("calendar:", "  items: {columns: {item_id: item, titel: name}}\ncalendar:"),
+            r"source\.items: columns: unknown item field 'titel' \(did you mean 'title'\?\)",
+        ),
+        (changed("calendar:", "  items: {columns: {title: name}}\ncalendar:"), r"'item_id' is not mapped; add"),
+        (MINIMAL + "cleaning: {bots: {user_pattern: ''}}\n", r"user_pattern: .*at least 1 character"),
         ("a: [1,\n", r"not valid YAML: line 2: "),
         ("- a\n", r"expected keys and values, found list"),
         ("", r"expected keys and values, found NoneType"),
@@ -179,7 +186,8 @@ def test_the_file_is_found_above_or_named(tmp_path: Path, monkeypatch: pytest.Mo
 def test_relative_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (
         MINIMAL.replace(
-            "calendar:", "  items: {path: package:shop/items.csv}\n  users: {path: /data/users.csv}\ncalendar:"
+            "calendar:",
+            "  items: {path: package:shop/items.csv, columns: {item_id: id}}\n  users: {path: /data/users.csv}\ncalendar:",
         )
         + "storage: {root: 's3://bucket/tables'}\ntracking: {root: ../runs}\ntext: {encoder: encoders/own}\n"
     )

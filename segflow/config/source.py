@@ -97,6 +97,8 @@ class EventSource(Input):
         for field in sorted(set(self.columns) - known):
             near = difflib.get_close_matches(field, sorted(known), n=1)
             raise ValueError(f"columns: unknown event field '{field}'{did_you_mean(near)}; known: {sorted(known)}")
+        for field in (field for field, column in self.columns.items() if not column):
+            raise ValueError(f"columns: '{field}' names no column; name one, or take it out")
         for field in ("ts", "value", "quantity"):
             if isinstance(self.columns.get(field), list):
                 raise ValueError(f"columns: '{field}' takes one column; only text can be joined from several")
@@ -122,6 +124,19 @@ class ItemSource(Section):
         description="item_id, title, category (a list: widest first), brand, price -> source column",
     )
     sql: str | None = Field(None, description="as for events; replaces `columns`")
+
+    @model_validator(mode="after")
+    def _mapped(self) -> ItemSource:
+        known = ["item_id", "title", "category", "brand", "price"]
+        for field in sorted(set(self.columns) - set(known)):
+            near = difflib.get_close_matches(field, known, n=1)
+            raise ValueError(f"columns: unknown item field '{field}'{did_you_mean(near)}; known: {known}")
+        if self.sql is None and not self.columns.get("item_id"):
+            raise ValueError("columns: 'item_id' is not mapped; add `item_id: <your column>`")
+        for field, column in self.columns.items():
+            if not column and field != "category":
+                raise ValueError(f"columns: '{field}' names no column; name one, or take it out")
+        return self
 
 
 class UserSource(Input):
@@ -262,7 +277,7 @@ class BotConfig(Section):
         None, ge=1, description="more moments with events in one minute are a bot's; null: no limit"
     )
     user_pattern: str | None = Field(
-        None, description="regular expression of user ids that are bots, such as `(?i)crawl`"
+        None, min_length=1, description="regular expression of user ids that are bots, such as `(?i)crawl`"
     )
     clockwork_events: int | None = Field(
         500, ge=10, description="so many events on a day are a bot's if nearly all pauses are equal; null: never"

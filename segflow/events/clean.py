@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import duckdb
 
-from segflow.config import CleaningConfig, ImputeConfig, SessionConfig
+from segflow.config import BotConfig, CleaningConfig, ImputeConfig, SessionConfig
+from segflow.errors import UserError
 from segflow.sql import load, render
 
 CLEANING = (
@@ -38,6 +39,7 @@ def judge(
     known: for some of the statements, by name, a cheaper query of the same rows.
     """
     bots = cleaning.bots
+    check_pattern(connection, bots)
     never = 2**62
     macros(connection, cleaning)
     limits = {
@@ -59,6 +61,17 @@ def judge(
     parts = ", ".join(f"{name} AS ({query}\n)" for name, query in (statements | dict(known or {})).items())
     query = f"WITH {parts} {load('events/rejected.sql')}"
     connection.execute(f"CREATE OR REPLACE TEMP TABLE rejected AS {query}")
+
+
+def check_pattern(connection: duckdb.DuckDBPyConnection, bots: BotConfig) -> None:
+    """Raise UserError when the pattern of users that are bots is no regular expression of the engine."""
+    try:
+        connection.execute("SELECT regexp_matches('', $1)", [bots.user_pattern or "."])
+    except duckdb.Error as error:
+        said = str(error).splitlines()[0].removeprefix("Invalid Input Error: ")
+        raise UserError(
+            f"cleaning.bots.user_pattern: '{bots.user_pattern}' is no regular expression: {said}; correct it in the settings"
+        ) from error
 
 
 def macros(connection: duckdb.DuckDBPyConnection, cleaning: CleaningConfig) -> None:

@@ -244,7 +244,10 @@ def _pattern(wild: str) -> re.Pattern[str]:
 
 def _packaged(path: str) -> Path:
     package, _, inside = path.removeprefix("package:").partition("/")
-    found = importlib.util.find_spec(package)
+    try:
+        found = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        found = None
     if found is None or found.origin is None:
         raise UserError(f"{path}: the package is not installed; run `pip install segflow[demo]`")
     folder = Path(found.origin).parent

@@ -13,6 +13,7 @@ import duckdb
 from segflow.config import CalendarConfig, Config, EventSource, Input
 from segflow.errors import UserError
 from segflow.events.catalogue import items_query, user_edges_query, users_query
+from segflow.events.clean import check_pattern
 from segflow.events.files import SourceFile
 from segflow.events.mapping import mapped_events, with_day
 from segflow.events.source import Contents, contents, differences, files, foreign, reading
@@ -38,6 +39,7 @@ def preflight(config: Config, weeks: Sequence[date] = ()) -> list[str]:
     events, ids = config.source.events, UserIds.of(config.source)
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
+        check_pattern(connection, config.cleaning.bots)
         found = files(events.path, events.format)
         held = contents(connection, events)
         whole = sum(file.size for file in found) <= _READ_WHOLE

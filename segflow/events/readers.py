@@ -213,6 +213,7 @@ def _csv_header(file: SourceFile, dialect: CsvDialect) -> _Header | None:
         if not body[consumed:].strip("\r\n") and len(start) < _HEAD:
             return None
     _refuse_repeated(file, names)
+    _refuse_marks(file, delimiter, quote, dialect)
     _refuse_open_quote(file, delimiter, quote, dialect)
     return _Header(
         tuple(names), ("VARCHAR",) * len(names), delimiter, blank, "".join(_LINE_END.findall(body[:consumed])[-1:])
@@ -249,6 +250,19 @@ def _refuse_repeated(file: SourceFile, names: Sequence[str]) -> None:
         if name.lower() in seen:
             raise UserError(f"{file.path}: has two columns '{name}'; rename or remove one of them")
         seen.add(name.lower())
+
+
+def _refuse_marks(file: SourceFile, delimiter: str, quote: str, dialect: CsvDialect) -> None:
+    """The engine cannot read a file with marks that stand in each other; the delimiter may only be known by now."""
+    escape = quote if dialect.escape is None else dialect.escape
+    named = [("quote", quote), ("escape", escape), *(("missing", text) for text in dialect.missing)]
+    for setting, text in named:
+        marks = [delimiter, *([quote, escape] if setting == "missing" else [])]
+        if any(text and mark and (mark in text or text in mark) for mark in marks):
+            raise UserError(
+                f"{file.path}: `csv.{setting}` in the source's settings, {text!r}, holds the delimiter {delimiter!r} or a quote, "
+                "or is in them; change one of them"
+            )
 
 
 def _refuse_open_quote(file: SourceFile, delimiter: str, quote: str, dialect: CsvDialect) -> None:

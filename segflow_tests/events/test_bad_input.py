@@ -16,10 +16,11 @@ import pytest
 import yaml
 
 from segflow.cli import main
-from segflow.config import CsvDialect
+from segflow.config import BotConfig, CleaningConfig, CsvDialect
 from segflow.errors import UserError
 from segflow.events import preflight as preflights
 from segflow.events import source
+from segflow.events.clean import judge
 from segflow_tests.events.steps import COLUMNS, mapped, write
 from segflow_tests.events.steps import source as events_at
 
@@ -214,6 +215,30 @@ def test_what_the_system_says_is_one_line_too(tmp_path: Path) -> None:
         ):
             raise error
         assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"csv": {"missing": [","]}},
+            r"log/b\.csv: `csv\.missing` in the source's settings, ',', holds the delimiter ','",
+        ),
+        ({"csv": {"quote": ","}}, r"log/b\.csv: `csv\.quote` in the source's settings, ',', holds the delimiter"),
+        ({"path": "package:../x"}, r"package:\.\./x: the package is not installed"),
+    ],
+)
+def test_settings_that_only_a_file_shows_to_be_wrong(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], settings: dict[str, Any], message: str
+) -> None:
+    write(tmp_path / "log" / "b.csv", HEADER, GOOD)
+    (line,) = check(tmp_path, capsys, **settings)
+    assert re.search(message, line), line
+
+
+def test_a_pattern_that_is_none_is_named_with_its_setting(connection: duckdb.DuckDBPyConnection) -> None:
+    with pytest.raises(UserError, match=r"cleaning\.bots\.user_pattern: '\(' is no regular expression: missing \)"):
+        judge(connection, CleaningConfig(bots=BotConfig(user_pattern="(")))
 
 
 def test_rows_with_too_many_or_too_few_fields_are_kept(

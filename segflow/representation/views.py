@@ -222,14 +222,13 @@ def _summaries(sources: ViewSources, week_start: datetime, config: UserEmbedding
             states = _states(one.sequences, sources.model, found.user_ids, week_start)
         counts = (_counts(rows["user_id"], found.user_ids) for rows in (one.events, one.sessions))
         parts.append(_Summaries(*found[:2], found.names, states, *counts))
-    users, engagement, names, states, events, sessions = zip(*parts, strict=True)
     return _Summaries(
-        [user for part in users for user in part],
-        np.concatenate(engagement),
-        names[0],
-        np.concatenate(states),
-        np.concatenate(events),
-        np.concatenate(sessions),
+        [user for part in parts for user in part.user_ids],
+        np.concatenate([part.engagement for part in parts]),
+        parts[0].names,
+        np.concatenate([part.states for part in parts]),
+        np.concatenate([part.events for part in parts]),
+        np.concatenate([part.sessions for part in parts]),
     )
 
 

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from segflow.errors import UserError
-from segflow_tests.benchmarks.scale_growth import GENERATE, growth_rows, markdown, measured_rows, outlook_rows, text
+from segflow_tests.benchmarks.scale_bounds import bound_rows
+from segflow_tests.benchmarks.scale_growth import GENERATE, growth_rows, measured_rows, outlook_rows, text, with_tables
 from segflow_tests.benchmarks.scale_job import DAY_STAGES, NOTHING, STAGES
 
 _ROOT = Path(__file__).parents[2]
@@ -48,13 +49,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--results", type=Path, default=Path("bench-scale.json"), help="the JSON that is kept and gone on with"
     )
     parser.add_argument("--stages", help="only these stages, separated by commas")
-    parser.add_argument(
-        "--markdown", action="store_true", help="print the tables of docs/scale.md, and measure nothing"
-    )
+    parser.add_argument("--markdown", type=Path, help="put the tables into this page, and measure nothing")
     options = parser.parse_args(arguments)
     results = read(options.results)
     if options.markdown:
-        print(markdown(results))
+        page = options.markdown.read_text(encoding="utf-8")
+        options.markdown.write_text(with_tables(page, results), encoding="utf-8")
         return 0
     try:
         chosen = _chosen(options.stages)
@@ -219,6 +219,7 @@ def summary(results: Mapping[str, Any]) -> str:
         head = [f"{events:,} events", "s", "CPU s", "peak MB", "tables MB", "rows"]
         parts.append(text(head, list(measured_rows(results, events))))
     parts.append(text(["growth", "CPU s", "last two sizes", "s", "held"], list(growth_rows(results))))
+    parts.append(text(["memory", "settings", "allowed GB", "at sizes", "measured", "held"], list(bound_rows(results))))
     if rows := list(outlook_rows(results)):
         parts.append(text(["1e9 events, 1e7 users", "CPU hours", "in proportion", "peak GB", "tables GB"], rows))
     return "\n\n".join(parts)

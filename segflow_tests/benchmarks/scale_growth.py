@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from segflow_tests.benchmarks.scale_bounds import bound_of, bound_rows
 from segflow_tests.benchmarks.scale_job import STAGES
 
 Results: TypeAlias = Mapping[str, Any]
@@ -20,7 +21,8 @@ TELLING_SECONDS = 2.0
 """Processor seconds beyond the start-up below which a size says nothing of a stage: the start-up itself varies by tenths."""
 ALLOWED_EXPONENT = 1.1
 BOUND_EVENTS = 1_000_000_000
-_MOST_SHOWN = 5
+BEGIN, END = "<!-- bench-scale -->", "<!-- /bench-scale -->"
+_ROWS_COLUMN = 5
 
 
 @dataclass(frozen=True)
@@ -78,9 +80,10 @@ def growth(results: Results, stage: str) -> Growth:
     if len(telling) < 2:
         return Growth(stage, None, None, None)
     events = [size for size, _ in telling]
-    # By the clock, a busy machine only ever adds: what is left beyond the start-up is at least as much.
-    cpu, wall = ([max(one[of] - start[of], TELLING_SECONDS / 10) for _, one in telling] for of in ("cpu", "wall"))
-    return Growth(stage, exponent(events, cpu), exponent(events, wall), exponent(events[-2:], cpu[-2:]))
+    cpu, wall = ([one[of] - start[of] for _, one in telling] for of in ("cpu", "wall"))
+    # A machine that was busy with other work when the start-up was measured can tell nothing by the clock.
+    clock = exponent(events, wall) if min(wall) >= TELLING_SECONDS else None
+    return Growth(stage, exponent(events, cpu), clock, exponent(events[-2:], cpu[-2:]))
 
 
 def _of_stage(results: Results, stage: str) -> list[tuple[int, Mapping[str, float]]]:
@@ -98,7 +101,7 @@ def _start_up(results: Results, stage: str, of: str) -> float:
 def outlook(results: Results, stage: str, events: int = BOUND_EVENTS) -> Outlook | None:
     """What a stage would take at `events`; None for a stage that was run at one size only.
 
-    Memory and tables follow the line through the two largest sizes.
+    Tables follow the line through the two largest sizes; so does memory, where no bound is promised.
     """
     found = _of_stage(results, stage)
     if len(found) < 2:
@@ -107,7 +110,9 @@ def outlook(results: Results, stage: str, events: int = BOUND_EVENTS) -> Outlook
     work = max(most["cpu"] - _start_up(results, stage, "cpu"), 0.0)
     told = growth(results, stage).last
     times = events / largest
-    peak, table = (_line(found, of, events) for of in ("peak", "bytes"))
+    promised = bound_of(results, stage, events)
+    peak = _line(found, "peak", events) if promised is None else promised
+    table = _line(found, "bytes", events)
     hours = None if told is None else work * times ** max(told, 0.0) / 3600
     return Outlook(stage, hours, work * times / 3600, peak, table)
 
@@ -185,6 +190,15 @@ def _sizes(results: Results) -> list[int]:
     return sorted(map(int, results["sizes"]))
 
 
+def with_tables(page: str, results: Results) -> str:
+    """`page` with the tables between its two marks. Raises ValueError for a page without them."""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"the page has no {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n\n{markdown(results)}\n\n{END}{after}"
+
+
 def markdown(results: Results) -> str:
     """The tables of docs/scale.md."""
     machine, shape, start_up = results["machine"], results["shape"], results["start_up"]
@@ -194,15 +208,17 @@ def markdown(results: Results) -> str:
         f"Python {machine['python']}. Logs of {shape['days']} days, {shape['events_per_user']} events a user, "
         f"{shape['items']:,} items; one snapshot week. Every process takes {start_up['cpu']:.1f} processor seconds and "
         f"{start_up['peak'] / 1e6:,.0f} MB before it does anything; figures of sizes below include that, exponents do not."
-    )
+    ) + (f" {results['note']}" if "note" in results else "")
     head = [f"events: {sizes}", "processor seconds", "peak of memory, MB", "tables, MB"]
     exponents = ["stage", "exponent, all sizes", "last two sizes", "by the clock", f"at most {ALLOWED_EXPONENT}"]
+    bounds = ["stage", "settings", "allowed, GB", f"allowed at {sizes}", "measured", "held"]
     future = ["stage", "processor hours", "if in proportion", "peak of memory, GB", "tables, GB"]
     return "\n\n".join(
         [
             intro,
             _table(head, side_by_side(results)),
             _table(exponents, growth_rows(results)),
+            _table(bounds, bound_rows(results)),
             _table(future, outlook_rows(results)),
         ]
     )
@@ -219,7 +235,7 @@ def text(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     wide = [max(len(line[column]) for line in lines) for column in range(len(head))]
     return "\n".join(
         "  ".join(
-            cell.ljust(size) if column in (0, _MOST_SHOWN) else cell.rjust(size)
+            cell.ljust(size) if column in (0, _ROWS_COLUMN) else cell.rjust(size)
             for column, (cell, size) in enumerate(zip(line, wide, strict=True))
         ).rstrip()
         for line in lines

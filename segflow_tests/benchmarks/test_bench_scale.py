@@ -9,7 +9,17 @@ from typing import Any
 import pytest
 
 from segflow_tests.benchmarks import bench_scale
-from segflow_tests.benchmarks.scale_growth import exponent, growth, growth_rows, markdown, outlook, outlook_rows, text
+from segflow_tests.benchmarks.scale_bounds import BOUNDS, bound_rows
+from segflow_tests.benchmarks.scale_growth import (
+    exponent,
+    growth,
+    growth_rows,
+    markdown,
+    outlook,
+    outlook_rows,
+    text,
+    with_tables,
+)
 from segflow_tests.benchmarks.scale_job import DAY_STAGES, STAGES
 
 _START_UP = {"wall": 8.0, "cpu": 7.0, "peak": 400_000_000}
@@ -72,6 +82,17 @@ def test_outlook_follows_exponent_and_lines() -> None:
     assert not list(outlook_rows(one_size))
 
 
+def test_a_bound_is_what_settings_allow_and_what_is_held_besides() -> None:
+    results = _results(sessions=1.0, lists=1.0)
+    small, large = (BOUNDS["lists"].bytes(events, events // 100, 2000) for events in (10**6, 10**7))
+    assert large - small == 300 * 9_000_000
+    assert BOUNDS["behaviour model"].bytes(10**9, 10**7, 1) == BOUNDS["behaviour model"].bytes(10**8, 1, 1)
+    assert [row[-1] for row in bound_rows(results)] == ["yes", "yes"]
+    assert outlook(results, "sessions").peak == BOUNDS["sessions"].fixed
+    results["sizes"]["10000000"]["stages"]["sessions"]["peak"] = BOUNDS["sessions"].fixed + 1
+    assert [row[-1] for row in bound_rows(results)] == ["no", "yes"]
+
+
 def test_tables_hold_every_stage_once() -> None:
     results = _results(catalogue=1.0, test=1.2)
     page = markdown(results)
@@ -79,6 +100,14 @@ def test_tables_hold_every_stage_once() -> None:
     assert "| test | 1.20 | 1.20 | 1.20 | no |" in page
     assert page.count("| all |") == 1
     assert text(["a", "b"], [["name", "1"], ["x", "22"]]).splitlines() == ["a      b", "name   1", "x     22"]
+
+
+def test_page_is_what_was_measured() -> None:
+    docs = Path(bench_scale.__file__).parents[2] / "docs"
+    page = (docs / "scale.md").read_text(encoding="utf-8")
+    assert with_tables(page, bench_scale.read(docs / "scale.json")) == page
+    with pytest.raises(ValueError, match="bench-scale"):
+        with_tables("# Scale", _results(test=1.0))
 
 
 def test_stages_are_the_assets_of_a_whole_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -161,7 +161,8 @@ def _explain(path: Path, error: Mapping[str, Any]) -> str:
         return f"{path}: {key}: unknown key{did_you_mean(near)}; known here: {', '.join(model.model_fields)}"
     if error["type"] == "missing":
         return f"{path}: {key}: missing; add it"
-    return f"{path}: {key}: {error['msg'].removeprefix('Value error, ')}"
+    said = error["msg"].removeprefix("Value error, ")
+    return f"{path}: {key}: {said}" if key else f"{path}: {said}"
 
 
 def _section(place: Sequence[str]) -> type[BaseModel] | None:

@@ -56,7 +56,10 @@ class Input(Section):
 class EventSource(Input):
     """Where events come from and how their columns map to the event schema."""
 
-    timezone: str = Field("UTC", description="IANA zone of timestamps that carry none")
+    timezone: str = Field(
+        "UTC",
+        description="IANA zone of timestamps that carry none; in an hour that clocks show twice, the second time is meant",
+    )
     unit: Literal["auto", "s", "ms", "us", "ns"] = Field(
         "auto", description="unit of times written as numbers since 1970; `auto` tells it from their size"
     )

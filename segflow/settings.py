@@ -69,7 +69,7 @@ class _Loader(yaml.SafeLoader):
         self._inside: list[str | None] = []
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        event = self.peek_event()
+        event: Any = self.peek_event()
         if isinstance(event, yaml.AliasEvent) and event.anchor in self._inside:
             raise ComposerError(None, None, f"*{event.anchor} stands inside itself", event.start_mark)
         if len(self._inside) == _DEEPEST:
@@ -96,7 +96,7 @@ class _Loader(yaml.SafeLoader):
             problem = f"'{str(node.value)[:60]}' is no {kind}: {error}"
             raise ConstructorError(None, None, problem, node.start_mark) from error
 
-    def construct_scalar(self, node: yaml.ScalarNode) -> Any:
+    def construct_scalar(self, node: Any) -> Any:
         value = super().construct_scalar(node)
         if isinstance(value, str) and any(one == "\0" or "\ud800" <= one <= "\udfff" for one in value):
             raise ConstructorError(None, None, "holds a character that no text may hold; take it out", node.start_mark)

@@ -98,9 +98,9 @@ class RayEngine(Engine):
                     return
                 # Whoever asked for the last result may have taken long over it.
                 self._silent_since = None
-                while given[0].outcome is None:
+                while (outcome := given[0].outcome) is None:
                     self._settle(given)
-                outcome = given.popleft().outcome
+                given.popleft()
                 if outcome.error is not None:
                     raise outcome.error
                 yield outcome.value
@@ -209,7 +209,7 @@ def _connect(config: ComputeConfig) -> str:
             logging.getLogger("ray").setLevel(logging.ERROR)
             # Ray would print notices on standard output, which is for the command's own answer.
             ray._private.worker.print_to_stdstream = _notice
-            context = ray.init(address, namespace="segflow", log_to_driver=False, configure_logging=False)
+            context: Any = ray.init(address, namespace="segflow", log_to_driver=False, configure_logging=False)
             head.append(context.address_info["gcs_address"])
         except BaseException as error:
             failed.append(error)
@@ -235,7 +235,7 @@ def _connect(config: ComputeConfig) -> str:
     ) from (failed[0] if failed else None)
 
 
-def _notice(data: Mapping[str, Any], **_: Any) -> None:
+def _notice(data: Mapping[str, Any], ignore_prefix: bool) -> None:
     for line in data["lines"]:
         _log.info("ray: %s", line)
 

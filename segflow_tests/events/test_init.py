@@ -115,7 +115,8 @@ def test_the_layout_of_a_preset_is_recognised(tmp_path: Path, sample: Sample, wh
     path = folder if whole else next(iter(sorted(folder.glob(events.name))))
     text, config = proposed(path)
     assert config.preset == sample.preset
-    assert config.source == load(folder / "segflow.yaml").source
+    # Where the list of suppressed users would lie depends on where the settings do; it is no part of what is dumped.
+    assert config.source.model_dump() == load(folder / "segflow.yaml").source.model_dump()
     assert text.startswith("# Recognised by its files and columns: ")
 
 

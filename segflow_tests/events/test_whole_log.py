@@ -100,8 +100,9 @@ def test_what_comes_into_the_folder_meanwhile_is_kept(
     rename = Path.rename
 
     def late(self: Path, target: Path) -> Path:
-        (tmp_path / "out").mkdir()
-        (tmp_path / "out" / "notes.txt").write_text("mine")
+        if target == tmp_path / "out":
+            target.mkdir()
+            (target / "notes.txt").write_text("mine")
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", late)

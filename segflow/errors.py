@@ -26,6 +26,21 @@ class RunFailedError(UserError):
     """
 
 
+class StoreError(UserError):
+    """An object store did not do what it was asked.
+
+    The message is one line, as of every mistake that a user can mend. passing: it may do it when it is asked again. tried: it was
+    asked again and again already. gone: an object is not there.
+    """
+
+    def __init__(self, message: str, passing: bool, tried: bool, gone: bool):
+        super().__init__(message)
+        super().__init__(message)
+        self.gone = gone
+        self.passing = passing
+        self.tried = tried
+
+
 def _one_line(text: str) -> str:
     line = _BREAKS.sub(" ", text).strip()
     if len(line) > _LONGEST:

@@ -11,6 +11,7 @@ import pytest
 
 from segflow.config import ComputeConfig
 from segflow.storage import Storage, connect
+from segflow_tests.object_store import CREDENTIALS, ObjectStore, object_store
 from segflow_tests.planted import PlantedLog, planted_log
 
 # Tests talk to nobody.
@@ -28,6 +29,21 @@ def connection(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
 def storage(tmp_path: Path) -> Storage:
     """An empty place for tables."""
     return Storage(str(tmp_path / "tables"))
+
+
+@pytest.fixture(scope="session")
+def object_store_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    """A running object store. Tests take a prefix of their own."""
+    with object_store(tmp_path_factory.mktemp("object_store")) as running:
+        yield running
+
+
+@pytest.fixture
+def objects(object_store_server: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
+    """A running object store, with its credentials in the environment."""
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    return object_store_server
 
 
 @pytest.fixture(scope="session")

@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         return _told(str(error), 3 if isinstance(error, RunFailedError) else 1, given)
     except Exception as error:
-        if said := trouble.line(error):
+        if said := _of_the_store(error) or trouble.line(error):
             return _told(said, 3, given)
         raise
 
@@ -83,3 +83,12 @@ def _told(said: str, code: int, given: Sequence[str]) -> int:
     if "--json" in given:
         print(json.dumps({"error": said, "exit_code": code}, ensure_ascii=False))
     return code
+
+
+def _of_the_store(error: Exception) -> str:
+    """What an error that came in the middle of a read says of an object store; empty for another one."""
+    if "segflow.storage" not in sys.modules:
+        return ""
+    from segflow.storage import explained
+
+    return str(explained(error) or "")

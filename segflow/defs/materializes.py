@@ -15,12 +15,15 @@ from segflow.defs.metadata import asset_metadata, freshness, tags
 from segflow.defs.partitions import CONFIG, DAILY, DAYS_AT_ONCE, Window
 from segflow.defs.resources import Segflow
 from segflow.defs.step import Step
-from segflow.errors import UserError
-from segflow.storage import Storage, ViolationsError
+from segflow.errors import StoreError, UserError
+from segflow.storage import Storage, ViolationsError, explained
 from segflow.storage.checks import CHECKS
 from segflow.tables import Table
 
 Body = Callable[[Step], None]
+_STORE_RETRIES = 2
+_STORE_PAUSE = 30
+"""Seconds before a step is begun anew whose object store did not answer."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +98,14 @@ def materializes(
                         yield from step.failed(error)
                         raise
                     yield from step.results()
-            except (UserError, ViolationsError) as error:
+            except ViolationsError as error:
                 raise dg.Failure(description=str(error), allow_retries=False) from error
             except Exception as error:
-                if said := trouble.line(error):
+                told = error if isinstance(error, UserError) else explained(error)
+                if isinstance(told, StoreError) and told.passing and context.retry_number < _STORE_RETRIES:
+                    context.log.warning(f"{told}; begun anew in {_STORE_PAUSE} s")
+                    raise dg.RetryRequested(_STORE_RETRIES, _STORE_PAUSE) from error
+                if said := str(told) if told else trouble.line(error):
                     raise dg.Failure(description=said, allow_retries=False) from error
                 raise
 

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 import duckdb
 import pyarrow as pa
-from deltalake import DeltaTable
+from deltalake import DeltaTable, Schema
 
 from segflow.sql import identifier, literal
 from segflow.storage.checksums import Damage
@@ -25,6 +25,13 @@ def data_files(table: Table, opened: DeltaTable) -> list[tuple[Partition, Path]]
         (_key(table, action), root / unquote(action["path"]))
         for action in pa.table(opened.get_add_actions(flatten=True)).to_pylist()
     ]
+
+
+def differences(stored: Schema, table: Table) -> list[str]:
+    """The columns that are stored or declared alone, or of another type."""
+    there = {column.name: str(column.type) for column in stored.fields}
+    declared = {column.name: str(column.type) for column in Schema.from_arrow(table.arrow).fields}
+    return sorted(name for name in there.keys() | declared.keys() if there.get(name) != declared.get(name))
 
 
 def path_of(address: str) -> Path:

@@ -98,7 +98,7 @@ def forget(storage: Storage, table: Table) -> None:
     if opened is None:
         return
     opened.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False, full=True)
-    opened = DeltaTable(storage.uri(table), storage_options=storage.options or None)
+    opened = storage.open(table) or opened
     opened.create_checkpoint()
     if storage.is_local:
         checksums.forget(storage.folder(table), [path for _, path in storage.files(table)])

@@ -18,9 +18,12 @@ from segflow.errors import UserError
 from segflow.findings import Finding, fault, ok, warning
 from segflow.storage import checksums
 from segflow.storage.content import what_to_do
+from segflow.storage.remote import explained
 from segflow.storage.tables import Storage
 
 _SKEW = 2.0
+_UNSAFE = ("AWS_S3_ALLOW_UNSAFE_RENAME", "ALLOW_UNSAFE_RENAME", "MOUNT_ALLOW_UNSAFE_RENAME")
+"""Options of deltalake that commit without looking whether the version is taken."""
 _ROOM = 3
 """Raw rows, events, sessions and what is made of them take about three times the log."""
 
@@ -104,7 +107,7 @@ def _folder(root: Path) -> Finding:
 
 
 def _object_store(config: StorageConfig) -> Finding:
-    """An object can be put, copied to another name, and removed."""
+    """An object can be put, copied to another name, and removed, and an option does not give up what keeps writers apart."""
     from segflow.storage.places import file_system
 
     store = file_system(config.root, Storage(config.root, config.options).options)
@@ -115,10 +118,16 @@ def _object_store(config: StorageConfig) -> Finding:
         store.move(probe, moved)
         store.delete_file(moved)
     except (OSError, ValueError) as error:
+        if told := explained(error):
+            says, _, mend = str(told).removeprefix("storage.root: ").partition("; ")
+            return fault("storage", f"{config.root}: cannot be written: {says}", mend)
         reason = " ".join(str(error).split())[:200]
         return fault(
             "storage", f"{config.root}: cannot be written: {reason}", "correct storage.root and storage.options"
         )
+    unsafe = {**os.environ, **config.options}
+    if named := next((key for key in unsafe if key.upper() in _UNSAFE), None):
+        return warning("storage", f"{named} is set: two writers may overwrite each other's commits", f"remove {named}")
     return ok("storage", f"{config.root}: objects can be put, moved and removed")
 
 

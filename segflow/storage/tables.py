@@ -13,28 +13,30 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
+from uuid import uuid4
 
 import duckdb
 import pyarrow as pa
-from deltalake import ColumnProperties, CommitProperties, DeltaTable, Schema, WriterProperties, write_deltalake
-from deltalake.exceptions import CommitFailedError, TableNotFoundError
+from deltalake import CommitProperties, DeltaTable
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from filelock import FileLock
 
-from segflow.errors import UserError
+from segflow.errors import StoreError, UserError
 from segflow.secrets import filled
 from segflow.sql import identifier
 from segflow.storage import checksums
 from segflow.storage.checks import Violation, violations
-from segflow.storage.content import counted, data_files, digests, files_view, path_of, what_to_do
-from segflow.storage.partitions import Key, Partition, around, check_key, condition, filters
+from segflow.storage.content import counted, data_files, differences, digests, files_view, path_of, what_to_do
+from segflow.storage.partitions import Key, Partition, around, check_key, filters
+from segflow.storage.remote import asked, telling, with_waits
+from segflow.storage.writing import replace
 from segflow.tables import Table
 from segflow.trouble import at
 
-_BATCH_ROWS = 65_536
 _TRIES = 3
-"""How often a write is begun anew because another one came first."""
-_REPEATING = ("VARCHAR", "INTEGER", "DOUBLE", "DATE")
-"""Types whose values often repeat; of lists, Delta's writer cannot be told."""
+"""How often a write is begun anew because another one came first, or was not answered."""
+_WRITE = "segflow_write"
+"""What tells a commit from all others, in what is kept with it."""
 
 
 class ViolationsError(Exception):
@@ -76,7 +78,7 @@ class Storage:
     def __init__(self, root: str, options: Mapping[str, str] | None = None):
         """options: of the object store, as the settings have them. Raises UserError when an environment variable is not set."""
         self.root = root.rstrip("/")
-        self.options = filled(options or {}, os.environ, "storage.options")
+        self.options = with_waits(root, filled(options or {}, os.environ, "storage.options"))
 
     @property
     def is_local(self) -> bool:
@@ -99,14 +101,16 @@ class Storage:
     def open(self, table: Table, version: int | None = None) -> DeltaTable | None:
         """The table at `version` (default: the newest), or None if it was never written.
 
-        Raises UserError when it was made with other columns, by another version of segflow.
+        Raises UserError when it was made with other columns, by another version of segflow, or does not answer.
         """
         try:
             with at(f"{self.uri(table)} (storage.root)"):
-                opened = DeltaTable(self.uri(table), version=version, storage_options=self.options or None)
+                opened = asked(
+                    lambda: DeltaTable(self.uri(table), version=version, storage_options=self.options or None)
+                )
         except TableNotFoundError:
             return None
-        differ = ", ".join(_differences(opened.schema(), table))
+        differ = ", ".join(differences(opened.schema(), table))
         if differ:
             raise UserError(
                 f"{self.uri(table)}: was made by another version of segflow (columns that differ: {differ}); "
@@ -123,6 +127,7 @@ class Storage:
         """The newest version, of an empty table if it was never written, for `commit` to build on."""
         return (self.open(table) or self._create(table)).version()
 
+    @telling()
     def partitions(self, table: Table, version: int | None = None) -> list[Partition]:
         """The partitions that hold rows, in order."""
         opened = self.open(table, version)
@@ -137,11 +142,13 @@ class Storage:
         }
         return sorted(found)
 
+    @telling()
     def rows(self, table: Table) -> dict[Partition, int]:
         """Partition -> number of rows, from the table's own records; no data is read."""
         opened = self.open(table)
         return {} if opened is None else counted(table, opened)
 
+    @telling()
     def view(
         self,
         connection: duckdb.DuckDBPyConnection,
@@ -178,6 +185,7 @@ class Storage:
         connection.execute(f"CREATE OR REPLACE TEMP VIEW {identifier(view)} AS SELECT * FROM {identifier(source)}")
         return shown
 
+    @telling()
     def read(
         self,
         connection: duckdb.DuckDBPyConnection,
@@ -200,6 +208,7 @@ class Storage:
         order = ", ".join(identifier(column) for column in table.key)
         return connection.sql(f"SELECT {selected} FROM {identifier(view)} ORDER BY {order}").to_arrow_table()
 
+    @telling()
     def stage(
         self,
         connection: duckdb.DuckDBPyConnection,
@@ -240,6 +249,7 @@ class Storage:
         staged = self.stage(connection, table, query, partitions)
         return self.commit(connection, table, staged, partitions, commit=commit)
 
+    @telling()
     def commit(
         self,
         connection: duckdb.DuckDBPyConnection,
@@ -261,27 +271,7 @@ class Storage:
         wanted = [tuple(check_key(key) for key in partition) for partition in partitions]
         found = dict.fromkeys(wanted, (0, "empty")) | digests(connection, table, staged)
         new = {key: found[key] for key in wanted}
-        # Without retries, a commit that is not the next after the version that was opened is refused.
-        properties = CommitProperties(
-            custom_metadata=dict(commit or {}), max_commit_retries=None if version is None else 0
-        )
-        for tries_left in reversed(range(_TRIES if version is None else 1)):
-            with at(f"{self.uri(table)} (storage.root)"):
-                opened = self.open(table, version) or self._create(table)
-            if allowed is not None:
-                allowed()
-            changed = self._changed(connection, table, opened, new)
-            try:
-                if changed:
-                    with at(f"{self.uri(table)} (storage.root)"):
-                        self._replace(connection, table, opened, staged, changed, properties)
-                break
-            except CommitFailedError as error:
-                if not tries_left:
-                    raise UserError(
-                        f"{table.name}: another run wrote it since this one read it, and one depends on the other; nothing was "
-                        "written; make the partitions one after the other"
-                    ) from error
+        opened, changed = self._commit(connection, table, staged, new, commit or {}, version, allowed)
         if self.is_local:
             # What was not replaced was compared just now.
             with at(f"{self.uri(table)} (storage.root)"):
@@ -294,6 +284,55 @@ class Storage:
             digests={key: digest for key, (_, digest) in new.items()},
             replaced=changed,
         )
+
+    def _commit(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        table: Table,
+        staged: str,
+        new: Mapping[Partition, tuple[int, str]],
+        facts: Mapping[str, str],
+        version: int | None,
+        allowed: Callable[[], None] | None,
+    ) -> tuple[DeltaTable, list[Partition]]:
+        """Compare, write and commit, up to `_TRIES` times; the table, and the partitions that were replaced."""
+        mark = uuid4().hex
+        # Without retries, a commit that is not the next after the version that was opened is refused.
+        properties = CommitProperties(
+            custom_metadata={**facts, _WRITE: mark}, max_commit_retries=None if version is None else 0
+        )
+        for tries_left in reversed(range(_TRIES if version is None else 1)):
+            with at(f"{self.uri(table)} (storage.root)"):
+                opened = self.open(table, version) or self._create(table)
+            if allowed is not None:
+                allowed()
+            changed = self._changed(connection, table, opened, new)
+            try:
+                if changed:
+                    with at(f"{self.uri(table)} (storage.root)"), telling():
+                        replace(connection, table, opened, staged, changed, properties)
+                return opened, changed
+            except (CommitFailedError, StoreError) as error:
+                # When the answer to a commit is lost, it is asked for again, and stands in its own way.
+                if arrived := self._arrived(table, opened.version(), mark):
+                    return arrived, changed
+                if isinstance(error, StoreError):
+                    if error.tried or not error.passing or not tries_left:
+                        raise
+                elif not tries_left:
+                    raise UserError(
+                        f"{table.name}: another run wrote it since this one read it, and one depends on the other; nothing was "
+                        "written; make the partitions one after the other"
+                    ) from error
+        raise AssertionError("unreachable")
+
+    def _arrived(self, table: Table, since: int, mark: str) -> DeltaTable | None:
+        """The newest version of the table, if the commit with that mark is among those after `since`."""
+        opened = self.open(table)
+        if opened is None or opened.version() <= since:
+            return None
+        later = asked(lambda: opened.history(opened.version() - since))
+        return opened if any(one.get(_WRITE) == mark for one in later) else None
 
     def _changed(
         self,
@@ -321,7 +360,13 @@ class Storage:
         name = f"stored_{table.name}"
         if not self.is_local:
             self.view(connection, table, name=name, where=around(table, wanted), version=opened.version())
-            return digests(connection, table, name)
+            try:
+                with telling():
+                    return digests(connection, table, name)
+            except StoreError as error:
+                if not error.gone:
+                    raise
+                return {}
         files = [(key, path) for key, path in data_files(table, opened) if key in wanted]
         damaged = {one.file for one in checksums.damages(self.folder(table), [path for _, path in files])}
         spoilt = {key for key, path in files if path in damaged}
@@ -334,62 +379,26 @@ class Storage:
     def _create(self, table: Table) -> DeltaTable:
         """The empty table, made once: a second creation changes the metadata under the writes that are under way.
 
-        On an object store there is nothing to lock; there, make the first write of a table alone.
+        In an object store there is nothing to lock. There, whoever finds the first version taken does not try the next.
         """
         if self.is_local:
             Path(self.root).mkdir(parents=True, exist_ok=True)
         with FileLock(f"{self.root}/create.lock") if self.is_local else nullcontext():
-            return self.open(table) or DeltaTable.create(
-                self.uri(table),
-                table.arrow,
-                partition_by=list(table.partitions) or None,
-                storage_options=self.options or None,
-                name=table.name,
-                description=table.description,
-            )
-
-    def _replace(
-        self,
-        connection: duckdb.DuckDBPyConnection,
-        table: Table,
-        opened: DeltaTable,
-        staged: str,
-        changed: Sequence[Partition],
-        commit: CommitProperties,
-    ) -> None:
-        """Rows are kept in the order in which they come: whoever needs another one sorts, and sorting is dear here."""
-        chosen = condition(table, changed)
-        rows = connection.sql(f"SELECT * FROM {identifier(staged)} WHERE {chosen or 'true'}")
-        write_deltalake(
-            opened,
-            _nullability(table, rows.to_arrow_reader(_BATCH_ROWS)),
-            mode="overwrite",
-            partition_by=list(table.partitions) or None,
-            predicate=chosen,
-            writer_properties=_writer(table),
-            commit_properties=commit,
-        )
-
-
-def _differences(stored: Schema, table: Table) -> list[str]:
-    """The columns that are stored or declared alone, or of another type."""
-    there = {column.name: str(column.type) for column in stored.fields}
-    declared = {column.name: str(column.type) for column in Schema.from_arrow(table.arrow).fields}
-    return sorted(name for name in there.keys() | declared.keys() if there.get(name) != declared.get(name))
-
-
-def _nullability(table: Table, reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
-    """The batches under the table's own schema: DuckDB calls every column nullable."""
-    schema = table.arrow
-    return pa.RecordBatchReader.from_batches(schema, (batch.cast(schema) for batch in reader))
-
-
-def _writer(table: Table) -> WriterProperties:
-    """A dictionary only where values repeat: elsewhere it is filled, found too large, and thrown away."""
-    repeating = [one.name for one in table.columns if one.type in _REPEATING and one.name != table.key[-1]]
-    return WriterProperties(
-        compression="ZSTD",
-        compression_level=1,
-        default_column_properties=ColumnProperties(dictionary_enabled=False),
-        column_properties={name: ColumnProperties(dictionary_enabled=True) for name in repeating},
-    )
+            if opened := self.open(table):
+                return opened
+            try:
+                with telling():
+                    return DeltaTable.create(
+                        self.uri(table),
+                        table.arrow,
+                        partition_by=list(table.partitions) or None,
+                        storage_options=self.options or None,
+                        name=table.name,
+                        description=table.description,
+                        commit_properties=CommitProperties(max_commit_retries=0),
+                    )
+            except (StoreError, DeltaError):
+                # Another process made it, or this one did, and the answer was lost.
+                if opened := self.open(table):
+                    return opened
+                raise

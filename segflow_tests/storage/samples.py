@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -78,13 +79,22 @@ def start(program: str, *arguments: object, under: Sequence[str] = ()) -> subpro
     return subprocess.Popen(command, cwd=REPOSITORY, stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True)
 
 
-def write_on_command(root: str, own_day: str) -> None:
-    """For each folder named on the standard input: write one day of the table there, and say so."""
+def write_on_command(root: str, own_day: str, place: str = "", options: str = "{}") -> None:
+    """For each folder named on the standard input: write one day of the table there, below `place`, and say so."""
     with connect(ComputeConfig(spill=f"{root}/spill", threads=1)) as connection:
         for turn, line in enumerate(sys.stdin):
             query = visits(int(own_day), number=turn)
-            Storage(f"{root}/{line.strip()}").write(connection, VISITS, query, [(day(int(own_day)),)])
+            storage = Storage(f"{place or root}/{line.strip()}", json.loads(options))
+            storage.write(connection, VISITS, query, [(day(int(own_day)),)])
             print("done", flush=True)
+
+
+def write_many(root: str, own_number: str, place: str, options: str, turns: str) -> None:
+    """Write the first day again and again, each time with another number of that own number's thousand."""
+    with connect(ComputeConfig(spill=f"{root}/spill", threads=1)) as connection:
+        for turn in range(int(turns)):
+            query = visits(1, number=int(own_number) * 1000 + turn, users=50)
+            Storage(place, json.loads(options)).write(connection, VISITS, query, [(day(1),)])
 
 
 def write_until_killed(root: str, base: str) -> None:

@@ -224,7 +224,7 @@ def _remote(uri: str) -> tuple[list[SourceFile], bool]:
         SourceFile(f"{fixed.rstrip('/')}/{name}", name, one.size, one.mtime_ns, store, one.path)
         for one in store.get_file_info(fs.FileSelector(root, allow_not_found=True, recursive=True))
         if one.type == fs.FileType.File
-        for name in [one.path[len(root) + 1 :]]
+        for name in [one.path.removeprefix(f"{root}/")]
         if wanted is None or wanted.fullmatch(name)
     ]
     return found, wanted is None and bool(found)
@@ -238,8 +238,10 @@ def _fixed(path: str) -> str:
 
 def _pattern(wild: str) -> re.Pattern[str]:
     """A glob over names: `*` stays within a folder, `**/` goes through any number of them."""
-    parts = ["(?:.*/)?" if part == "**" else fnmatch.translate(part).replace(".*", "[^/]*") for part in wild.split("/")]
-    return re.compile("".join(part if part == "(?:.*/)?" else part + "/" for part in parts).removesuffix("/"))
+    # Each part is translated as a whole name, with an end that would not let the next part follow.
+    whole = [re.sub(r"\\[Zz]$", "", fnmatch.translate(part)).replace(".*", "[^/]*") for part in wild.split("/")]
+    parts = ["(?:.*/)?" if part == "**" else one + "/" for part, one in zip(wild.split("/"), whole, strict=True)]
+    return re.compile("".join(parts).removesuffix("/"))
 
 
 def _packaged(path: str) -> Path:

@@ -136,6 +136,8 @@ def test_an_object_store_is_read_as_a_folder_is(
     assert rows == mapped(connection, events_at(folder / "log"))
     assert names(f"{uri}/log/*.csv") == ["1.csv"]
     assert names(f"{uri}/log/**/*.csv") == ["1.csv", "more/2.csv"]
+    assert names(f"{uri}/*/*.csv") == ["log/1.csv"]
+    assert names(f"{uri}/l*/m?re/*.csv") == ["log/more/2.csv"]
     assert names(f"{uri}/log/more/2.csv") == ["2.csv"]
     assert source.foreign(f"{uri}/log") == ["README.txt"]
     (only, *_) = source.files(f"{uri}/log")

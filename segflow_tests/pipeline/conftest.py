@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -26,10 +27,10 @@ class Made:
     run: subprocess.CompletedProcess[str]
 
 
-def run_two_weeks(folder: Path, deployment: Deployment = EMBEDDED) -> Made:
+def run_two_weeks(folder: Path, deployment: Deployment = EMBEDDED, **settings: Any) -> Made:
     """The planted log, with dirt, taken from its rows to the report by the command that users type."""
     log = planted_log(folder, users=120, weeks=10, dirt=True)
-    project = Project.make(folder, log.start, log.end, deployment, tracking={"partition_runs": True})
+    project = Project.make(folder, log.start, log.end, deployment, tracking={"partition_runs": True}, **settings)
     last = log.end - timedelta(weeks=2)
     done = project.segflow("run", "--weeks", "2")
     assert done.returncode == 0, done.stderr

@@ -58,14 +58,16 @@ SMALL: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class Deployment:
-    """What records are kept in: by default, files in the project's folder.
+    """Where records and tables are kept: by default, in files in the project's folder.
 
-    dagster: the instance's settings; environment: variables that these name; mlflow: address of an MLflow server.
+    dagster: the instance's settings; environment: variables that these name; mlflow: address of an MLflow server; storage: the
+    section of that name.
     """
 
     dagster: Path = ROOT / "dagster.yaml"
     environment: Mapping[str, str] = field(default_factory=dict)
     mlflow: str | None = None
+    storage: Mapping[str, Any] | None = None
 
 
 EMBEDDED = Deployment()
@@ -86,6 +88,8 @@ class Project:
         values = {"source": SOURCE, "calendar": calendar, **SMALL, **settings}
         if deployment.mlflow:
             values["tracking"] = {**values["tracking"], "uri": deployment.mlflow, "ui": deployment.mlflow}
+        if deployment.storage:
+            values["storage"] = deployment.storage
         (folder / "segflow.yaml").write_text(yaml.safe_dump(_plain(values), sort_keys=False), encoding="utf-8")
         shutil.copy(deployment.dagster, folder / "dagster.yaml")
         return cls(folder, deployment)
@@ -134,7 +138,8 @@ class Project:
     @cached_property
     def storage(self) -> Storage:
         """The tables."""
-        return Storage(str(self.folder / "data" / "tables"))
+        chosen = self.deployment.storage or {"root": str(self.folder / "data" / "tables")}
+        return Storage(chosen["root"], chosen.get("options"))
 
     def read(self, table: Table, where: Mapping[str, Any] | None = None, version: int | None = None) -> pa.Table:
         """Rows of a table, ordered by its key."""

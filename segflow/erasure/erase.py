@@ -26,6 +26,7 @@ from segflow.storage.partitions import Partition
 from segflow.watching import Watcher
 
 OUT_OF_REACH = (
+    "older versions of objects, if the bucket keeps them",
     "copies, backups, and what `segflow export` and `segflow sessions` wrote elsewhere",
     "models that learned from them, until they are made again, and served versions, which hold histories without ids",
 )

@@ -56,6 +56,8 @@ def explained(error: BaseException) -> StoreError | None:
         mend = "restore it from a backup, or make its partition again with --force"
     elif unset:
         mend = "set its credentials in the environment, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    elif "URL scheme is not allowed" in says:
+        mend = "set aws_allow_http: 'true' in storage.options, or AWS_ALLOW_HTTP, if the address is to be http://"
     elif lasting:
         mend = "correct storage.root and storage.options"
     else:

@@ -167,6 +167,7 @@ def test_what_is_wrong_is_told_in_one_line(
 ) -> None:
     absent = Storage("s3://no-such-bucket/tables", objects.options)
     deaf = Storage(objects.root("x"), {**objects.options, "aws_endpoint_url": "http://127.0.0.1:9", **QUICK})
+    plain = Storage(objects.root("x"), {"aws_endpoint_url": objects.address})
     lost = Storage(objects.root("lost"), objects.options)
     lost.write(connection, VISITS, visits(1), [(day(1),)])
     (data,) = [name for name in objects.names("lost/") if name.endswith(".parquet")]
@@ -187,6 +188,7 @@ def test_what_is_wrong_is_told_in_one_line(
             r"GET http://127.0.0.1:9/.*: Connection refused .* \(after 1 retries\); see that the store answers",
             True,
         ),
+        (lambda: plain.version(VISITS), "URL scheme is not allowed; set aws_allow_http: 'true'", False),
         (lambda: lost.read(connection, VISITS), r"\.parquet: 404 Not Found NoSuchKey; restore it", False),
     ):
         with pytest.raises(StoreError, match=says) as raised:

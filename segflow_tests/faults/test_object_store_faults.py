@@ -10,15 +10,19 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import duckdb
 import pytest
 
+from segflow import tables
 from segflow.errors import StoreError
 from segflow.storage import Storage, explained
 from segflow_tests.faults.proxy import KINDS, Proxy, faulty
-from segflow_tests.object_store import ObjectStore
+from segflow_tests.object_store import CREDENTIALS, ObjectStore
+from segflow_tests.pipeline.project import Deployment, Project, run_job
+from segflow_tests.planted import planted_log
 from segflow_tests.storage.samples import VISITS, day, numbers, visits
 
 pytestmark = pytest.mark.faults
@@ -60,7 +64,7 @@ class Places:
 
 
 def _share(seed: int) -> float:
-    return 0.1 + 0.4 * (seed % 12) / 11
+    return 0.15 + 0.35 * (seed % 12) / 11
 
 
 def told(error: Exception) -> StoreError:
@@ -78,7 +82,7 @@ def told(error: Exception) -> StoreError:
 def test_writes_are_whole_or_not_there(
     connection: Connection, objects: ObjectStore, proxy: Proxy, tmp_path: Path, seed: int
 ) -> None:
-    """Writes of days that are there and of new ones, while from a tenth to half of all requests fail, as the seed says."""
+    """Writes of days that are there and of new ones, while from a seventh to half of all requests fail, as the seed says."""
     places, chance = Places(proxy, objects, f"writes-{seed}"), random.Random(seed)
     held: dict[int, int] = {}
     failed = 0
@@ -201,4 +205,43 @@ def test_reads_are_right_or_told(connection: Connection, objects: ObjectStore, p
         assert time.monotonic() - began < PATIENCE
         suffered += proxy.stop()
     print(f"seed {seed}: {dict(suffered)}; {right} reads right, {failed} told")
+    assert suffered.total() >= 10
+
+
+DAILY = ["raw_events", "events", "quarantined_events", "sessions"]
+
+
+def test_days_made_over_a_failing_store_are_those_of_a_disk(objects: ObjectStore, proxy: Proxy, tmp_path: Path) -> None:
+    """Steps are begun anew by themselves; what fails all the same is finished by the next run, and nothing is written twice."""
+    log = planted_log(tmp_path / "disk", users=30, weeks=2, dirt=True)
+    planted_log(tmp_path / "store", users=30, weeks=2, dirt=True)
+    days = (str(log.start), str(log.end - timedelta(days=1)))
+    disk = Project.make(tmp_path / "disk", log.start, log.end)
+    options = {**proxy.store.options, **QUICK}
+    place = {"root": objects.root("days"), "options": options}
+    store = Project.make(tmp_path / "store", log.start, log.end, Deployment(environment=CREDENTIALS, storage=place))
+    disk.materialize("catalogue", "", only=["source_files", "items"])
+    disk.materialize("days", *days, DAILY)
+    runs = 0
+    suffered: Counter[str] = Counter()
+    for runs in range(1, 6):
+        proxy.set(0.15, seed=FIRST_SEED + runs, seconds=0.2)
+        first = store.python(*run_job("catalogue", "", "", ["source_files", "items"]))
+        made = store.python(*run_job("days", *days, DAILY))
+        suffered += proxy.stop()
+        if first.returncode == made.returncode == 0:
+            break
+        for one in (first, made):
+            assert one.returncode == 0 or "storage.root: " in one.stderr, one.stderr[-2000:]
+    store.materialize("days", *days, DAILY)
+    sound = Storage(place["root"], objects.options)
+    for name in ("source_files", "items", *DAILY):
+        table = tables.ALL[name]
+        if name != "source_files":
+            assert store.read(table).equals(disk.read(table)), name
+        opened = sound.open(table)
+        assert opened is not None
+        commits = Counter(one["operation"] for one in opened.history())
+        assert commits == {"CREATE TABLE": 1, "WRITE": 1}, name
+    print(f"{dict(suffered)}; done in {runs} runs")
     assert suffered.total() >= 10

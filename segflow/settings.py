@@ -70,10 +70,11 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event: Any = self.peek_event()
+        mark: Any = event.start_mark
         if isinstance(event, yaml.AliasEvent) and event.anchor in self._inside:
-            raise ComposerError(None, None, f"*{event.anchor} stands inside itself", event.start_mark)
+            raise ComposerError(None, None, f"*{event.anchor} stands inside itself", mark)
         if len(self._inside) == _DEEPEST:
-            raise ComposerError(None, None, f"nested deeper than {_DEEPEST} levels", event.start_mark)
+            raise ComposerError(None, None, f"nested deeper than {_DEEPEST} levels", mark)
         self._inside.append(None if isinstance(event, yaml.AliasEvent) else event.anchor)
         node = super().compose_node(parent, index)
         self._inside.pop()

@@ -127,7 +127,7 @@ def _checked(asked: Backfill, watcher: Watcher) -> tuple[Config, list[date]]:
 
 def _weeks(calendar: CalendarConfig, asked: Backfill) -> list[date]:
     """The weeks that start in the span and are over inside the calendar."""
-    week = max(calendar.week(asked.first), calendar.first_week)
+    week = max(calendar.week(asked.first), calendar.first_snapshot)
     week += WEEK * (week < asked.first)
     last = min(asked.last, calendar.last_day - 6 * DAY)
     return [week + number * WEEK for number in range(max((last - week).days // 7 + 1, 0))]
@@ -135,7 +135,7 @@ def _weeks(calendar: CalendarConfig, asked: Backfill) -> list[date]:
 
 def _testable(calendar: CalendarConfig, asked: Backfill) -> list[date]:
     last = calendar.week(calendar.last_day + DAY) - 2 * WEEK
-    return [week for week in _weeks(calendar, asked) if calendar.first_week < week <= last]
+    return [week for week in _weeks(calendar, asked) if week <= last]
 
 
 def _days(calendar: CalendarConfig, asked: Backfill, weeks: Sequence[date]) -> tuple[date, date]:

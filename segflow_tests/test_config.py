@@ -240,6 +240,7 @@ def test_weeks(start: date, weekday: str, ahead: int) -> None:
     week = calendar.week(day)
     assert 0 <= (day - week).days < 7
     assert week.weekday() == calendar.first_week.weekday()
+    assert calendar.first_snapshot - calendar.first_week == timedelta(weeks=2)
     assert calendar.week(week) == week
     assert calendar.week(week - timedelta(days=1)) == week - timedelta(weeks=1)
 

@@ -229,6 +229,11 @@ class CalendarConfig(Section):
         return self.start + timedelta(days=ahead)
 
     @property
+    def first_snapshot(self) -> date:
+        """The first week that can be a snapshot: a ranker learns from one week before it what the one before that foretells."""
+        return self.first_week + timedelta(weeks=2)
+
+    @property
     def last_day(self) -> date:
         """The last day that can hold events: the day before `end`, or today in UTC."""
         return self.end - timedelta(days=1) if self.end else datetime.now(UTC).date()
@@ -248,7 +253,7 @@ class CalendarConfig(Section):
         return day - timedelta(days=(day - self.first_week).days % 7)
 
     def testable(self, weeks: Sequence[date]) -> list[date]:
-        """`weeks` in order, each with history before it and a whole test week after it inside the calendar.
+        """`weeks` in order, each with two weeks of history before it and a whole test week after it inside the calendar.
 
         Raises UserError for the first week that is not.
         """
@@ -256,9 +261,9 @@ class CalendarConfig(Section):
             if self.week(week) != week:
                 near = self.week(week)
                 raise UserError(f"week {week} is no {self.week_starts}; the snapshot week around it is {near}")
-            if week <= self.first_week or week + timedelta(weeks=2) > self.last_day + timedelta(days=1):
+            if week < self.first_snapshot or week + timedelta(weeks=2) > self.last_day + timedelta(days=1):
                 raise UserError(
-                    f"week {week} has no week of history before it, or no whole test week after it, between calendar.start "
+                    f"week {week} has no two weeks of history before it, or no whole test week after it, between calendar.start "
                     f"({self.start}) and the last day ({self.last_day}); choose another week"
                 )
         return sorted(set(weeks))

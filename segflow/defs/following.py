@@ -24,9 +24,6 @@ CALENDAR = CONFIG.calendar
 SNAPSHOT_ASSETS = frozenset([*ASSETS["models_week"], *ASSETS["segments_week"]])
 """Made by `weekly_snapshot`; everything else of a week follows from them."""
 
-# A ranker learns from a week what the one before it foretells.
-NEEDED_WEEKS = 2
-
 Promised = Collection[tuple[str, str]]
 """Tables with partition keys that are made before, in the same run."""
 
@@ -44,11 +41,11 @@ def ended_days(now: datetime) -> list[date]:
 
 
 def followed_weeks(now: datetime) -> list[date]:
-    """The last `automation.followed_weeks` weeks that are over at `now` and have `NEEDED_WEEKS` before them, in order."""
+    """The last `automation.followed_weeks` weeks that are over at `now` and can be snapshots, in order."""
     end = min(now.date(), CALENDAR.end) if CALENDAR.end else now.date()
     newest = CALENDAR.week(end) - WEEK
     weeks = [newest - back * WEEK for back in range(CONFIG.automation.followed_weeks)]
-    return sorted(week for week in weeks if week >= CALENDAR.first_week + NEEDED_WEEKS * WEEK)
+    return sorted(week for week in weeks if week >= CALENDAR.first_snapshot)
 
 
 class Following:

@@ -28,7 +28,8 @@ DAILY = dg.DailyPartitionsDefinition(
     start_date=CALENDAR.start.isoformat(), end_date=CALENDAR.end.isoformat() if CALENDAR.end else None
 )
 WEEKLY = dg.WeeklyPartitionsDefinition(
-    start_date=CALENDAR.first_week.isoformat(),
+    # From the first week that can be made: one that always fails would keep all later ones from being made after it.
+    start_date=CALENDAR.first_snapshot.isoformat(),
     end_date=CALENDAR.end.isoformat() if CALENDAR.end else None,
     # Dagster counts the days of the week from Sunday.
     day_offset=(WEEKDAYS.index(CALENDAR.week_starts) + 1) % 7,

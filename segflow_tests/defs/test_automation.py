@@ -11,7 +11,6 @@ import pytest
 
 from segflow.config import AutomationConfig
 from segflow.definitions import defs
-from segflow.defs import following
 from segflow.defs.following import followed_weeks
 from segflow.defs.jobs import ASSETS
 from segflow.defs.materializes import PLANS
@@ -19,18 +18,12 @@ from segflow.defs.partitions import CONFIG
 from segflow_tests.defs.recorded import MEMBERS, keys_of, record, record_days, record_week
 
 FIRST = CONFIG.calendar.first_week
-WEEK = FIRST + timedelta(weeks=1)
-"""The first week with a week of history."""
+WEEK = CONFIG.calendar.first_snapshot
+"""The first week that can be a snapshot."""
 SNAPSHOT = ("models_week", "segments_week")
 AFTER = ("probe_week", "segment_rankers_week", "report_week", "pooled_week")
 RANKERS = {str(dg.MultiPartitionKey({"week": str(WEEK), "segment": name})) for name in MEMBERS}
 TESTED = {"ranking_results", "list_quality", "leave_one_out", "arm_tuning", "evaluation_report", "champion"}
-
-
-@pytest.fixture(autouse=True)
-def short_history(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Weeks are followed that the rankers of the demo would find too early."""
-    monkeypatch.setattr(following, "NEEDED_WEEKS", 1)
 
 
 class Ticks:
@@ -91,9 +84,9 @@ def test_the_followed_weeks_are_over_and_have_history() -> None:
         day = FIRST + after
         return followed_weeks(datetime(day.year, day.month, day.day, 1, tzinfo=UTC))
 
-    assert weeks(timedelta(days=13)) == []
-    assert weeks(timedelta(days=14)) == [WEEK]
-    assert weeks(timedelta(days=20)) == [WEEK]
+    assert weeks(timedelta(days=20)) == []
+    assert weeks(timedelta(days=21)) == [WEEK]
+    assert weeks(timedelta(days=27)) == [WEEK]
     assert weeks(timedelta(weeks=20)) == [FIRST + timedelta(weeks=number) for number in range(16, 20)]
     assert len(weeks(timedelta(weeks=2000))) == CONFIG.automation.followed_weeks, "a calendar that is closed"
 

@@ -21,7 +21,7 @@ from segflow_tests.defs.test_definitions import CONFIG
 
 FIRST = CONFIG.calendar.first_week
 DAYS = [(FIRST + timedelta(days=number)).isoformat() for number in range(6)]
-WEEKS = [(FIRST + timedelta(weeks=number)).isoformat() for number in range(4)]
+WEEKS = [(CONFIG.calendar.first_snapshot + timedelta(weeks=number)).isoformat() for number in range(4)]
 
 
 def log(folder: Path, *lines: object) -> str:

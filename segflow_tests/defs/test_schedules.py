@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 
 from segflow.definitions import defs
-from segflow.defs import following, schedules
+from segflow.defs import schedules
 from segflow.defs.jobs import ASSETS
 from segflow.defs.materializes import PLANS
 from segflow.defs.partitions import CONFIG, DAYS_AT_ONCE
@@ -17,15 +17,14 @@ from segflow.defs.schedules import ASKED
 from segflow_tests.defs.recorded import record, record_days, record_week
 
 START, FIRST = CONFIG.calendar.start, CONFIG.calendar.first_week
-WEEK = FIRST + timedelta(weeks=1)
+WEEK = CONFIG.calendar.first_snapshot
 SOURCES = {"files": "as they are"}
 
 
 @pytest.fixture(autouse=True)
 def sources(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The state of the source files, without files; and weeks that the rankers of the demo would find too early."""
+    """The state of the source files, without files."""
     monkeypatch.setattr(schedules, "_sources", lambda _: SOURCES["files"])
-    monkeypatch.setattr(following, "NEEDED_WEEKS", 1)
     monkeypatch.setitem(SOURCES, "files", "as they are")
 
 

@@ -82,7 +82,7 @@ def test_an_empty_log(project: Project, capsys: pytest.CaptureFixture[str]) -> N
     ("week", "expected"),
     [
         ("2024-01-16", "the snapshot week around it is 2024-01-15"),
-        ("2024-01-01", "no week of history before it"),
+        ("2024-01-01", "no two weeks of history before it"),
         ("2024-02-05", "no whole test week after it"),
         ("2030-01-07", "choose another week"),
     ],

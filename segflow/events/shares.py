@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from segflow import tables
 from segflow.compute import Engine, Exchange, Reference
-from segflow.config import ComputeConfig, SessionConfig
+from segflow.config import ComputeConfig, SessionConfig, StorageConfig
 from segflow.events.days import Days
 from segflow.events.sessions import Share, kept, sessions, sessions_of_spans
 from segflow.storage import Storage, connect
@@ -26,23 +26,25 @@ Bounds = Mapping[str, "tuple[Key, Key] | Key"]
 
 @dataclass(frozen=True)
 class StoredLog:
-    """Events and items as they are now, for any process to read. versions: of the tables, by name."""
+    """Events and items as they are now, for any process to read.
 
-    root: str
-    options: Mapping[str, str]
+    storage: as the settings have it: secrets are named, and each process fills in its own. versions: of the tables, by name.
+    """
+
+    storage: StorageConfig
     compute: ComputeConfig
     versions: Mapping[str, int | None]
 
     @classmethod
-    def of(cls, storage: Storage, compute: ComputeConfig) -> StoredLog:
+    def of(cls, storage: StorageConfig, compute: ComputeConfig) -> StoredLog:
         """The newest versions."""
-        versions = {table.name: storage.version(table) for table in (tables.EVENTS, tables.ITEMS)}
-        return cls(storage.root, storage.options, compute, versions)
+        opened = Storage(storage.root, storage.options)
+        return cls(storage, compute, {table.name: opened.version(table) for table in (tables.EVENTS, tables.ITEMS)})
 
     def view(self, connection: duckdb.DuckDBPyConnection, table: Table, where: Bounds | None = None) -> None:
         """Make the view of one of the tables, within the bounds."""
-        storage = Storage(self.root, self.options)
-        storage.view(connection, table, where=where, version=self.versions[table.name])
+        opened = Storage(self.storage.root, self.storage.options)
+        opened.view(connection, table, where=where, version=self.versions[table.name])
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ modules of this package).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -51,7 +52,7 @@ class ReaderSpec:
     versions: Mapping[str, int | None]
 
 
-class Reader:
+class Reader(ABC):
     """Reads what one step may read. Open it with `opened`; a `Step` is one too."""
 
     def __init__(self, name: str, config: Config, storage: Storage, connection: duckdb.DuckDBPyConnection):
@@ -62,13 +63,13 @@ class Reader:
         self._versions: dict[str, int | None] = {}
 
     @property
+    @abstractmethod
     def week(self) -> date:
         """The first day of the snapshot week."""
-        raise NotImplementedError
 
+    @abstractmethod
     def bounds(self, table: Table, days: Days | None = None) -> Bounds:
         """The declared window of `table`, or the window around `days`."""
-        raise NotImplementedError
 
     def version(self, table: Table) -> int | None:
         """The version at which `table` is read: the newest when it was first asked for; None if it was never written."""

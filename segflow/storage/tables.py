@@ -13,12 +13,11 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from uuid import uuid4
 
 import duckdb
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable
-from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.exceptions import DeltaError, TableNotFoundError
 from filelock import FileLock
 
 from segflow.errors import StoreError, UserError
@@ -27,16 +26,11 @@ from segflow.sql import identifier
 from segflow.storage import checksums
 from segflow.storage.checks import Violation, violations
 from segflow.storage.content import counted, data_files, differences, digests, files_view, path_of, what_to_do
-from segflow.storage.partitions import Key, Partition, around, check_key, filters
+from segflow.storage.partitions import Key, Partition, check_key, filters
 from segflow.storage.remote import asked, telling, with_waits
-from segflow.storage.writing import replace
+from segflow.storage.writing import put
 from segflow.tables import Table
 from segflow.trouble import at
-
-_TRIES = 3
-"""How often a write is begun anew because another one came first, or was not answered."""
-_WRITE = "segflow_write"
-"""What tells a commit from all others, in what is kept with it."""
 
 
 class ViolationsError(Exception):
@@ -125,7 +119,7 @@ class Storage:
 
     def pin(self, table: Table) -> int:
         """The newest version, of an empty table if it was never written, for `commit` to build on."""
-        return (self.open(table) or self._create(table)).version()
+        return (self.open(table) or self.create(table)).version()
 
     @telling()
     def partitions(self, table: Table, version: int | None = None) -> list[Partition]:
@@ -271,7 +265,7 @@ class Storage:
         wanted = [tuple(check_key(key) for key in partition) for partition in partitions]
         found = dict.fromkeys(wanted, (0, "empty")) | digests(connection, table, staged)
         new = {key: found[key] for key in wanted}
-        opened, changed = self._commit(connection, table, staged, new, commit or {}, version, allowed)
+        opened, changed = put(self, connection, table, staged, new, commit or {}, version, allowed)
         if self.is_local:
             # What was not replaced was compared just now.
             with at(f"{self.uri(table)} (storage.root)"):
@@ -285,98 +279,7 @@ class Storage:
             replaced=changed,
         )
 
-    def _commit(
-        self,
-        connection: duckdb.DuckDBPyConnection,
-        table: Table,
-        staged: str,
-        new: Mapping[Partition, tuple[int, str]],
-        facts: Mapping[str, str],
-        version: int | None,
-        allowed: Callable[[], None] | None,
-    ) -> tuple[DeltaTable, list[Partition]]:
-        """Compare, write and commit, up to `_TRIES` times; the table, and the partitions that were replaced."""
-        mark = uuid4().hex
-        # Without retries, a commit that is not the next after the version that was opened is refused.
-        properties = CommitProperties(
-            custom_metadata={**facts, _WRITE: mark}, max_commit_retries=None if version is None else 0
-        )
-        for tries_left in reversed(range(_TRIES if version is None else 1)):
-            with at(f"{self.uri(table)} (storage.root)"):
-                opened = self.open(table, version) or self._create(table)
-            if allowed is not None:
-                allowed()
-            changed = self._changed(connection, table, opened, new)
-            try:
-                if changed:
-                    with at(f"{self.uri(table)} (storage.root)"), telling():
-                        replace(connection, table, opened, staged, changed, properties)
-                return opened, changed
-            except (CommitFailedError, StoreError) as error:
-                # When the answer to a commit is lost, it is asked for again, and stands in its own way.
-                if arrived := self._arrived(table, opened.version(), mark):
-                    return arrived, changed
-                if isinstance(error, StoreError):
-                    if error.tried or not error.passing or not tries_left:
-                        raise
-                elif not tries_left:
-                    raise UserError(
-                        f"{table.name}: another run wrote it since this one read it, and one depends on the other; nothing was "
-                        "written; make the partitions one after the other"
-                    ) from error
-        raise AssertionError("unreachable")
-
-    def _arrived(self, table: Table, since: int, mark: str) -> DeltaTable | None:
-        """The newest version of the table, if the commit with that mark is among those after `since`."""
-        opened = self.open(table)
-        if opened is None or opened.version() <= since:
-            return None
-        later = asked(lambda: opened.history(opened.version() - since))
-        return opened if any(one.get(_WRITE) == mark for one in later) else None
-
-    def _changed(
-        self,
-        connection: duckdb.DuckDBPyConnection,
-        table: Table,
-        opened: DeltaTable,
-        new: Mapping[Partition, tuple[int, str]],
-    ) -> list[Partition]:
-        """The partitions that hold other rows than `new`. What has another number of rows need not be read to be known.
-
-        A damaged file holds other rows, whatever they are.
-        """
-        stored = counted(table, opened)
-        alike = [key for key, (rows, _) in new.items() if rows == stored.get(key, 0)]
-        old = self._stored(connection, table, {key for key in alike if new[key][0]}, opened)
-        same = {key for key in alike if not new[key][0] or old.get(key) == new[key]}
-        return [key for key in new if key not in same]
-
-    def _stored(
-        self, connection: duckdb.DuckDBPyConnection, table: Table, wanted: set[Partition], opened: DeltaTable
-    ) -> dict[Partition, tuple[int, str]]:
-        """Rows and digest of those of the partitions that can be read."""
-        if not wanted:
-            return {}
-        name = f"stored_{table.name}"
-        if not self.is_local:
-            self.view(connection, table, name=name, where=around(table, wanted), version=opened.version())
-            try:
-                with telling():
-                    return digests(connection, table, name)
-            except StoreError as error:
-                if not error.gone:
-                    raise
-                return {}
-        files = [(key, path) for key, path in data_files(table, opened) if key in wanted]
-        damaged = {one.file for one in checksums.damages(self.folder(table), [path for _, path in files])}
-        spoilt = {key for key, path in files if path in damaged}
-        whole = [path for key, path in files if key not in spoilt]
-        if not whole:
-            return {}
-        files_view(connection, table, name, whole)
-        return digests(connection, table, name)
-
-    def _create(self, table: Table) -> DeltaTable:
+    def create(self, table: Table) -> DeltaTable:
         """The empty table, made once: a second creation changes the metadata under the writes that are under way.
 
         In an object store there is nothing to lock. There, whoever finds the first version taken does not try the next.

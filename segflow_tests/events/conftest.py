@@ -29,3 +29,10 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBPy
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("log")
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a command sets is as it was once the test is over."""
+    for name in ("SEGFLOW_CONFIG", "DAGSTER_HOME"):
+        monkeypatch.setenv(name, "replaced by the command, and restored after it")

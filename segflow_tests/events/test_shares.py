@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from segflow import tables
 from segflow.compute import IN_PROCESS, Engine
-from segflow.config import ComputeConfig, SessionConfig
+from segflow.config import ComputeConfig, SessionConfig, StorageConfig
 from segflow.events.days import Days
 from segflow.events.shares import Bounds, StoredLog, stored_sessions
 from segflow.storage import Storage, connect
@@ -79,7 +80,7 @@ def made_by(engine: Engine, connection: duckdb.DuckDBPyConnection, log: StoredLo
 def test_many_machines_make_the_same_sessions(
     tmp_path: Path, storage: Storage, connection: duckdb.DuckDBPyConnection, compute: ComputeConfig, shares: int
 ) -> None:
-    log = StoredLog.of(storage, compute)
+    log = StoredLog.of(StorageConfig(root=storage.root), compute)
     here = made_by(IN_PROCESS, connection, log, shares=1)
     with sending(tmp_path / "exchange") as engine:
         there = made_by(engine, connection, log, shares)
@@ -95,9 +96,19 @@ def test_many_machines_make_the_same_sessions(
 def test_all_machines_read_one_version(
     tmp_path: Path, storage: Storage, connection: duckdb.DuckDBPyConnection, compute: ComputeConfig
 ) -> None:
-    log = StoredLog.of(storage, compute)
+    log = StoredLog.of(StorageConfig(root=storage.root), compute)
     before = made_by(IN_PROCESS, connection, log, shares=1)
     write(storage, connection, 2_000)
     with sending(tmp_path / "exchange") as engine:
         assert made_by(engine, connection, log, shares=1) == before
-        assert made_by(engine, connection, StoredLog.of(storage, compute), shares=1) != before
+        assert made_by(engine, connection, StoredLog.of(StorageConfig(root=storage.root), compute), shares=1) != before
+
+
+def test_pieces_name_secrets_and_hold_none(
+    storage: Storage, compute: ComputeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STORE_SECRET", "as secret as can be")
+    named = StorageConfig(root=storage.root, options={"aws_secret_access_key": "${STORE_SECRET}"})
+    log = StoredLog.of(named, compute)
+    assert log.versions["events"] is not None
+    assert b"as secret as can be" not in pickle.dumps(log)

@@ -79,6 +79,21 @@ def start(program: str, *arguments: object, under: Sequence[str] = ()) -> subpro
     return subprocess.Popen(command, cwd=REPOSITORY, stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True)
 
 
+def together(processes: Sequence[subprocess.Popen[str]], folders: Sequence[str]) -> None:
+    """Let all programs `write_on_command` write into one folder at once, and into the next when all are done; then they end."""
+    for folder in folders:
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write(f"{folder}\n")
+            process.stdin.flush()
+        for process in processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "done\n", process.communicate()[1]
+    for process in processes:
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+
+
 def write_on_command(root: str, own_day: str, place: str = "", options: str = "{}") -> None:
     """For each folder named on the standard input: write one day of the table there, below `place`, and say so."""
     with connect(ComputeConfig(spill=f"{root}/spill", threads=1)) as connection:

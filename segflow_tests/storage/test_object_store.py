@@ -18,7 +18,7 @@ from segflow.errors import StoreError, UserError
 from segflow.storage import Storage, connect, erasing
 from segflow.storage.health import data_findings, storage_findings
 from segflow_tests.object_store import BUCKET, ObjectStore
-from segflow_tests.storage.samples import MODELS, NAMES, VISITS, day, numbers, start, visits
+from segflow_tests.storage.samples import MODELS, NAMES, VISITS, day, numbers, start, together, visits
 from segflow_tests.storage.test_erasing import FILLED, GONE, fill
 
 Connection = duckdb.DuckDBPyConnection
@@ -61,12 +61,12 @@ def test_tables_are_as_on_disk(connection: Connection, storage: Storage, objects
 @pytest.mark.parametrize("turn", range(3))
 def test_a_table_that_several_make_at_once_is_made_once(objects: ObjectStore, tmp_path: Path, turn: int) -> None:
     root = objects.root(f"made-once-{turn}")
-    together = threading.Barrier(4)
+    ready = threading.Barrier(4)
     failed: list[Exception] = []
 
     def write(number: int) -> None:
         with connect(ComputeConfig(spill=str(tmp_path / "spill"), threads=1)) as connection:
-            together.wait()
+            ready.wait()
             try:
                 Storage(root, objects.options).write(connection, VISITS, visits(number), [(day(number),)])
             except Exception as error:
@@ -90,17 +90,7 @@ def test_processes_rewrite_their_own_days_at_once(connection: Connection, object
     own_days = range(1, 5)
     processes = [start("write_on_command", tmp_path, number, place, options) for number in own_days]
     folders = [*"abcd", *"a" * 10]
-    for folder in folders:
-        for process in processes:
-            assert process.stdin is not None
-            process.stdin.write(f"{folder}\n")
-            process.stdin.flush()
-        for process in processes:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "done\n", process.communicate()[1]
-    for process in processes:
-        process.communicate(timeout=60)
-        assert process.returncode == 0
+    together(processes, folders)
     for folder in "abcd":
         turn = max(number for number, one in enumerate(folders) if one == folder)
         storage = Storage(f"{place}/{folder}", objects.options)

@@ -16,7 +16,7 @@ from segflow.errors import UserError
 from segflow.storage import Storage, ViolationsError, connect
 from segflow.storage.partitions import check_key
 from segflow.tables import Column
-from segflow_tests.storage.samples import MODELS, NAMES, VISITS, day, numbers, start, visits
+from segflow_tests.storage.samples import MODELS, NAMES, VISITS, day, numbers, start, together, visits
 
 Connection = duckdb.DuckDBPyConnection
 
@@ -69,7 +69,7 @@ def test_a_partition_with_another_number_of_rows_need_not_be_read_to_be_known_as
 
     storage.write(connection, VISITS, visits(1), [(day(1),)])
     with monkeypatch.context() as patch:
-        patch.setattr("segflow.storage.tables.files_view", read)
+        patch.setattr("segflow.storage.writing.files_view", read)
         with pytest.raises(AssertionError, match="read"):
             storage.write(connection, VISITS, visits(1, number=1), [(day(1),)])
         assert storage.write(connection, VISITS, visits(1, number=1, users=2), [(day(1),)]).replaced == [(day(1),)]
@@ -331,17 +331,7 @@ def test_processes_write_their_own_partitions_at_once(connection: Connection, tm
     own_days = range(1, 5)
     processes = [start("write_on_command", tmp_path, number) for number in own_days]
     folders = ["a", "b", "c", "d", "a", "a"]
-    for folder in folders:
-        for process in processes:
-            assert process.stdin is not None
-            process.stdin.write(f"{folder}\n")
-            process.stdin.flush()
-        for process in processes:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "done\n", process.communicate()[1]
-    for process in processes:
-        process.communicate(timeout=60)
-        assert process.returncode == 0
+    together(processes, folders)
     for folder in "abcd":
         turn = max(number for number, one in enumerate(folders) if one == folder)
         assert numbers(connection, Storage(str(tmp_path / folder))) == {day(one): [turn] * 3 for one in own_days}

@@ -192,7 +192,7 @@ def sessions(step: Step) -> None:
     made = stored_sessions(
         step.engine,
         step.connection,
-        StoredLog.of(step.storage, step.config.compute),
+        StoredLog.of(step.config.storage, step.config.compute),
         step.config.sessions,
         parts,
         lambda part: step.bounds(tables.EVENTS, part),

@@ -55,9 +55,10 @@ class Daemon:
                     start_new_session=True,
                 )  # fmt: skip
 
-    def backfill(self, assets: Sequence[str], partitions: Sequence[str]) -> str:
-        """Launch a backfill as the UI does; its id."""
-        params = {"assetSelection": [{"path": [name]} for name in assets], "partitionNames": list(partitions)}
+    def backfill(self, assets: Sequence[str], partitions: Sequence[str] | None = None) -> str:
+        """Launch a backfill as the UI does, of these partitions or all of each asset; its id."""
+        params: dict[str, Any] = {"assetSelection": [{"path": [name]} for name in assets]}
+        params |= {"allPartitions": True} if partitions is None else {"partitionNames": list(partitions)}
         done = subprocess.run(
             [
                 _BIN / "dagster-graphql", "-m", "segflow.definitions",

@@ -14,7 +14,7 @@ from segflow.definitions import defs
 from segflow.defs.partitions import CONFIG, DAILY, WEEKLY
 from segflow_tests.faults.daemon import daemon, opened
 from segflow_tests.pipeline.conftest import Made
-from segflow_tests.pipeline.project import Project
+from segflow_tests.pipeline.project import Project, run_job
 from segflow_tests.planted import planted_log
 
 
@@ -41,6 +41,27 @@ def test_one_segment_over_weeks_is_made_as_with_all_others(made: Made) -> None:
     made.project.materialize("segment_rankers_week", f"{segment}|{first}", f"{segment}|{second}")
     assert made.project.read(tables.SEGMENT_RANKERS).equals(before)
     assert storage.version(tables.SEGMENT_RANKERS) == version
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["../../../outside", "s001') OR ('1' = '1", "$(touch outside)", "s001\nX", "<img src=x>"]
+)
+def test_a_partition_that_somebody_added_by_hand_is_no_segment(
+    made: Made, instance: dg.DagsterInstance, name: str
+) -> None:
+    """Whoever may use the UI may add partitions of any name."""
+    week, before = made.weeks[-1], made.project.versions()
+    files = set(made.project.folder.rglob("outside*"))
+    instance.add_dynamic_partitions("segment", [name])
+    try:
+        done = made.project.python(*run_job("segment_rankers_week", f"{name}|{week}", f"{name}|{week}"))
+    finally:
+        instance.delete_dynamic_partition("segment", name)
+    assert done.returncode != 0
+    assert f"week {week} has no segment" in done.stderr
+    assert made.project.versions() == before
+    assert set(made.project.folder.rglob("outside*")) == files
 
 
 SNAPSHOT = ["user_views", "user_embeddings", "segmentation", "segment_ledger", "user_segments"]

@@ -19,6 +19,7 @@ from segflow.config import Config
 from segflow.errors import UserError
 from segflow.events import parquet
 from segflow.events.days import Days, spans
+from segflow.events.files import facts
 from segflow.events.mapping import mapped_events, with_day
 from segflow.events.source import SourceFile, drift, files, fingerprint
 from segflow.events.user_ids import UserIds
@@ -187,8 +188,8 @@ def require_as_listed(
         return
     inside = f"day >= {literal(first)} AND day < {literal(last)}"
     listed = connection.execute("SELECT DISTINCT file, size, modified FROM source_files").fetchall()
-    now = {one.name: (one.size, one.modified) for one in files(config.source.events.path, config.source.events.format)}
-    changed = sorted(name for name, *facts in listed if name in now and now[name] != tuple(facts))
+    now = facts(config.source.events)
+    changed = sorted(name for name, *then in listed if name in now and now[name] != tuple(then))
     if not changed:
         return
     those = f"IN (SELECT unnest({literal(changed)}))"
@@ -305,13 +306,13 @@ def _known(connection: duckdb.DuckDBPyConnection, version: str, first_to_come: d
 def _register(connection: duckdb.DuckDBPyConnection, config: Config, changed: Sequence[SourceFile]) -> None:
     """The view changed_files, with how each differs from the others in columns."""
     said = drift(connection, config.source.events) if changed else {}
-    facts = {
+    known = {
         "file": pa.array([one.name for one in changed], pa.string()),
         "size": pa.array([one.size for one in changed], pa.int64()),
         "modified": pa.array([one.modified for one in changed], pa.int64()),
         "drift": pa.array([said.get(one.name) for one in changed], pa.string()),
     }
-    connection.register("changed_files", pa.table(facts))
+    connection.register("changed_files", pa.table(known))
 
 
 def _no_rows() -> str:

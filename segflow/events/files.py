@@ -105,6 +105,36 @@ def fingerprint(inputs: Sequence[Input]) -> str:
     return digest.hexdigest()
 
 
+def facts(one: Input) -> dict[str, tuple[int, int]]:
+    """File name -> size and modification time of the files of `one`: others, once a file was replaced or written."""
+    return {file.name: (file.size, file.modified) for file in files(one.path, one.format)}
+
+
+@contextmanager
+def unchanged(inputs: Sequence[Input]) -> Iterator[None]:
+    """What the block reads of `inputs`, however often, is of one state of each file, and of all files that were there first.
+
+    Raises UserError, which names a file that was replaced, written or taken away meanwhile; also instead of an error of our own
+    that comes of it.
+    """
+    before = [facts(one) for one in inputs]
+
+    def require() -> None:
+        for one, then in zip(inputs, before, strict=True):
+            now = facts(one)
+            if name := next((name for name in then if now.get(name) != then[name]), None):
+                raise UserError(f"{name}: was changed while it was read; when it is completely written, run again")
+
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception:
+        require()
+        raise
+    require()
+
+
 def format_of(name: str) -> str | None:
     """parquet, csv or json as the file name tells, or None."""
     path = Path(name.lower())
@@ -288,4 +318,16 @@ def _explain(path: str, message: str) -> str:
     mend = next((mend for key, mend in _MENDS.items() if key in cause), otherwise)
     kind = f" as {kind}" if (kind := format_of(where)) else ""
     place = f"line {number.group(1)}: " if number else ""
-    return f"{where}: cannot be read{kind}: {place}{cause}; {mend}"
+    suspect = f"{newest} was written last: " if not named and (newest := _newest(path)) else ""
+    return f"{where}: cannot be read{kind}: {place}{cause}; {suspect}{mend}"
+
+
+def _newest(path: str) -> str:
+    """Of several files on disk, the name of the last written one; empty for a single one, or if they cannot be listed."""
+    if "://" in path or path.startswith("package:"):
+        return ""
+    try:
+        found = [file for file in _on_disk(path)[0] if file.format]
+    except OSError:
+        return ""
+    return max(found, key=lambda file: file.modified).name if len(found) > 1 else ""

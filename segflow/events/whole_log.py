@@ -25,7 +25,7 @@ from segflow.config import Config
 from segflow.errors import UserError
 from segflow.events import arrivals, catalogue, in_memory, mapping
 from segflow.events.days import Days
-from segflow.events.files import reading
+from segflow.events.files import reading, unchanged
 from segflow.events.sessions import Sessions
 from segflow.sql import literal
 from segflow.storage import connect
@@ -63,7 +63,8 @@ def write_sessions(config: Config, out: Path, rows_at_once: int = ROWS_AT_ONCE, 
     """Write the folders `out`/sessions and `out`/quarantine, one file for each span of days.
 
     rows_at_once: the most rows of a span; a day is never cut. The columns are those of the tables sessions and
-    quarantined_events. Raises UserError when `out` holds anything, and as reading does; then nothing is left in `out`.
+    quarantined_events. Raises UserError when `out` holds anything, when a file of the source changes meanwhile, and as reading
+    does; then nothing is left in `out`.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: is there already; name a new folder, or empty it")
@@ -81,9 +82,12 @@ def write_sessions(config: Config, out: Path, rows_at_once: int = ROWS_AT_ONCE, 
         compute = config.compute.model_copy(update={"rows_at_once": rows_at_once})
         # Midnight may pass meanwhile, and with it what counts as dated ahead.
         calendar = config.calendar.model_copy(update={"end": config.calendar.first_to_come})
-        made = _Job(
+        job = _Job(
             config.model_copy(update={"compute": compute, "calendar": calendar}), unfinished, watcher or Watcher()
-        ).run()
+        )
+        # Files are listed, looked into for their days, and read: what is between these would be read in parts, or not at all.
+        with unchanged([config.source.events, mapping.items_input(config.source), *config.source.inputs.values()]):
+            made = job.run()
         _put_in_place(unfinished, out)
     finally:
         shutil.rmtree(aside, ignore_errors=True)

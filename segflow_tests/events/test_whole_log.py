@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from segflow.events.sessions import sessions
 from segflow.events.whole_log import Made, write_sessions
 from segflow.settings import load
 from segflow.storage import connect
+from segflow.watching import Watcher
 
 _SHOP = Shop(events=20_000, users=400, items=100, days=8, late=0.05, bad=0.05, duplicates=0.05, bots=0.1)
 
@@ -109,6 +111,50 @@ def test_what_comes_into_the_folder_meanwhile_is_kept(
     with pytest.raises(UserError, match="cannot be put in place: Directory not empty"):
         write_sessions(log, tmp_path / "out")
     assert [file.name for file in tmp_path.rglob("*")] == ["out", "notes.txt"]
+
+
+class Changing(Watcher):
+    """Does something to a file once all files were looked into and before they are read."""
+
+    def __init__(self, change: Callable[[Path], object], file: Path):
+        self._change, self._file = change, file
+
+    def begin(self, stage: str, steps: int) -> None:
+        self._change(self._file)
+
+
+def append(file: Path) -> None:
+    with file.open("ab") as opened:
+        opened.write(b"u,i,view,2024-01-02 12:00:00\n")
+
+
+def other_day(file: Path) -> None:
+    new = file.with_suffix(".new")
+    new.write_text(file.read_text().replace("2024-01-02", "2024-01-03"))
+    new.replace(file)
+
+
+@pytest.mark.parametrize("change", [append, other_day, Path.unlink])
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path, change: Callable[[Path], object]) -> None:
+    (tmp_path / "log").mkdir()
+    for name in ("a.csv", "b.csv"):
+        rows = "".join(f"u{number},i{number},view,2024-01-02 10:00:{number}\n" for number in range(10, 60))
+        (tmp_path / "log" / name).write_text("user,item,type,time\n" + rows)
+    columns = {"user_id": "user", "item_id": "item", "event_type": "type", "ts": "time"}
+    config = Config.model_validate(
+        {
+            "source": {"events": {"path": str(tmp_path / "log"), "columns": columns}},
+            "calendar": {"start": "2024-01-01"},
+            "compute": {"spill": str(tmp_path / "spill")},
+        }
+    )
+    with pytest.raises(
+        UserError, match=r"^b\.csv: was changed while it was read; when it is completely written, run again$"
+    ):
+        write_sessions(config, tmp_path / "out", watcher=Changing(change, tmp_path / "log" / "b.csv"))
+    assert not (tmp_path / "out").exists()
+    left = {append: 101, other_day: 100, Path.unlink: 50}
+    assert write_sessions(config, tmp_path / "out").rows == left[change]
 
 
 def test_an_empty_folder_is_filled(log: Config, tmp_path: Path) -> None:

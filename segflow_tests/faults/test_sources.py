@@ -53,9 +53,12 @@ def ready(project: Delivery, form: str, chance: random.Random) -> None:
     project.check()
 
 
-def one_of(form: str, seed: int) -> str:
-    """The format of an injection: gzip stands for all that is packed."""
-    return ("csv.gz", "jsonl.gz", "csv.zst")[seed % 3] if form == "csv.gz" else form
+def begun(project: Delivery, fault: str, form: str, seed: int) -> tuple[random.Random, str, str]:
+    """Four days of files that are made; chance, their format, and the name of one of them. gzip stands for all that is packed."""
+    chance = random.Random(f"{fault} {form} {seed}")
+    form = ("csv.gz", "jsonl.gz", "csv.zst")[seed // 4 % 3] if form == "csv.gz" else form
+    ready(project, form, chance)
+    return chance, form, chance.choice(sorted(project.held))
 
 
 def content(project: Delivery) -> dict[str, list[Row]]:
@@ -67,10 +70,7 @@ def content(project: Delivery) -> dict[str, list[Row]]:
 def test_a_file_that_is_cut_is_refused_or_gives_the_rows_that_are_there(
     project: Delivery, form: str, seed: int
 ) -> None:
-    chance = random.Random(f"cut {form} {seed}")
-    form = one_of(form, seed // 4)
-    ready(project, form, chance)
-    name = chance.choice(sorted(project.held))
+    chance, form, name = begun(project, "cut", form, seed)
     rows, others = project.held[name], [one for one in project.held if one != name]
     whole, before = written(rows, form), content(project)
     cut = chance.randrange(len(whole))
@@ -96,23 +96,28 @@ def test_a_file_that_is_cut_is_refused_or_gives_the_rows_that_are_there(
 def test_a_file_that_is_replaced_while_it_is_read_is_never_read_in_parts(
     project: Delivery, form: str, seed: int
 ) -> None:
-    chance = random.Random(f"replaced {form} {seed}")
-    form = one_of(form, seed // 4)
-    ready(project, form, chance)
-    name = chance.choice(sorted(project.held))
+    """At a moment between the look into a file and the end of its reading, as near as the length of a run before tells."""
+    chance, form, name = begun(project, "replaced", form, seed)
     day = START + timedelta(days=sorted(project.held).index(name))
-    first, second = rows_of(day, chance, 60), rows_of(day, chance, chance.choice([55, 60, 65]))
+    earlier, first, second = (rows_of(day, chance, count) for count in (60, 60, chance.choice([55, 65])))
+    project.put(name, written(earlier, form), earlier)
+    began = time.monotonic()
+    assert project.make() is None
+    took = time.monotonic() - began
     project.put(name, written(first, form), first)
     project.start()
-    time.sleep(chance.random() * 0.8)
+    time.sleep(took * chance.uniform(0.1, 0.7))
     if chance.random() < 0.4:
         project.put(name, written(second, form))
     else:
-        write_slowly(project, project.log / name, written(second, form), chance)
+        # Faster than from the look to the reading: what is half written for longer is a file like any other.
+        write_slowly(project, project.log / name, written(second, form), chance, took * 0.2)
     said = project.finish()
     if said is None:
         found = [spelled(row) for row in project.read(tables.RAW_EVENTS) if row["source_file"] == name]
         assert found in ([meant(row) for row in first], [meant(row) for row in second])
+        listed = [row["rows"] for row in project.read(tables.SOURCE_FILES) if row["file"] == name]
+        assert sum(listed) == len(found), "the days were read of another file than was looked into"
     else:
         assert name in said
     project.check([one for one in project.held if one != name])
@@ -121,13 +126,13 @@ def test_a_file_that_is_replaced_while_it_is_read_is_never_read_in_parts(
     project.check()
 
 
-def write_slowly(project: Delivery, file: Path, new: bytes, chance: random.Random) -> None:
-    """Write over a file in place, half by half, as a copy over a slow line does."""
+def write_slowly(project: Delivery, file: Path, new: bytes, chance: random.Random, most: float) -> None:
+    """Write over a file in place, half by half, as a copy over a slow line does. most: seconds that it may take."""
     half = chance.randrange(len(new))
     with file.open("r+b") as opened:
         opened.write(new[:half])
         opened.flush()
-        time.sleep(chance.random() * 0.6)
+        time.sleep(chance.random() * most)
         opened.write(new[half:])
         opened.truncate()
     project.touch(file)

@@ -42,15 +42,21 @@ def autumn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Delivery]:
     yield from opened(tmp_path_factory.mktemp("autumn"), date(2024, 11, 1))
 
 
-def rows_at(moments: list[datetime]) -> list[Row]:
+@pytest.fixture(scope="module")
+def set_back(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Delivery]:
+    yield from opened(tmp_path_factory.mktemp("back"), date(2024, 11, 4))
+
+
+def rows_at(moments: list[datetime], kind: str) -> list[Row]:
+    """A row at each moment. kind: names its items, since rows that are alike in all are one event."""
     return [
-        {"user": "u", "item": f"i{number}", "type": "view", "time": f"{moment:%Y-%m-%d %H:%M:%S}", "price": "1.5"}
+        {"user": "u", "item": f"{kind}-{number}", "type": "view", "time": f"{moment:%Y-%m-%d %H:%M:%S}", "price": "1.5"}
         for number, moment in enumerate(moments)
     ]
 
 
 def put(project: Delivery, name: str, moments: list[datetime]) -> None:
-    rows = rows_at(moments)
+    rows = rows_at(moments, name)
     project.put(name, written(rows, "csv"), rows)
 
 
@@ -139,3 +145,33 @@ def test_events_of_days_to_come_wait_and_are_never_lost(autumn: Delivery, seed: 
     put(autumn, f"later-{seed}.csv", [noon + timedelta(days=9)])
     assert autumn.make(later) is None
     assert_in_utc(autumn, {name: [noon - timedelta(hours=30), *ahead]}, fold=1)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_clock_that_is_set_back_loses_no_row(set_back: Delivery, seed: int) -> None:
+    """In a project that was made up to December the clock is set back by days, twice, and files go on arriving. Some of
+    their rows are then of days to come, and some of days that were made already. When it is right again, all are found.
+    """
+    chance = random.Random(f"back {seed}")
+    right, first = date(2024, 12, 5), datetime(2024, 11, 5)
+    files: dict[str, list[datetime]] = {}
+
+    def deliver(name: str) -> None:
+        files[name] = [first + timedelta(minutes=chance.randrange(60 * 24 * 29)) for _ in range(5)]
+        put(set_back, name, files[name])
+
+    for turn in range(2):
+        clock = date(2024, 11, 6) + timedelta(days=chance.randrange(27))
+        set_back.today(clock)
+        deliver(f"back-{seed}-{turn}.csv")
+        assert set_back.make(clock) is None
+        for name, moments in files.items():
+            kept, refused = (found(set_back, one, name) for one in (tables.EVENTS, tables.QUARANTINED_EVENTS))
+            assert {row["reason"] for row in refused} <= {"outside_calendar"}
+            # What is not there yet is known of, and waits.
+            waiting = [row for row in set_back.read(tables.SOURCE_FILES) if row["file"] == name and row["day"] > clock]
+            assert len(kept) + len(refused) + sum(row["rows"] for row in waiting) >= len(moments)
+    set_back.today(right)
+    deliver(f"right-{seed}.csv")
+    assert set_back.make(right) is None
+    assert_in_utc(set_back, files, fold=1)

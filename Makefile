@@ -45,7 +45,7 @@ test-slow: $(VENV)/.dev ## the tests that take minutes
 	@$(BIN)/pytest -m slow
 
 test-faults: $(VENV)/.dev ## processes killed, disks full, bytes flipped, at random moments (about fifteen minutes)
-	@$(BIN)/pytest -m faults
+	@$(BIN)/pytest -m faults -rs
 
 FUZZ_CASES ?= 10000
 fuzz: $(VENV)/.dev ## settings, CSV and JSON with random mistakes: FUZZ_CASES=10000 (about six minutes)

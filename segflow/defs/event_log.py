@@ -1,8 +1,11 @@
-"""Dagster's sqlite event log, with the events of a range run stored in one transaction.
+"""Dagster's records in sqlite: an event log that stores the events of a range run in one transaction, and patient connections.
 
 A backfill of a year of days announces and records every day of every asset. Dagster hands such events over in batches, but its
 sqlite storage opens, commits and closes a database for each of them: minutes for a year. `dagster.yaml` names this class
 instead. The database files are the same, so Dagster's own class can read them at any time.
+
+Whoever finds a database locked waits for a minute: a backup or another program may hold it. Dagster's own runs give up after five
+seconds.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from dagster._core.events import ASSET_EVENTS
 from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
-from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
+from dagster._core.storage.runs import SqliteRunStorage
 from dagster._serdes import ConfigurableClassData
 from filelock import FileLock
 from sqlalchemy import Connection, Engine, NullPool, create_engine
@@ -25,6 +28,29 @@ if TYPE_CHECKING:
     from dagster._core.events.log import EventLogEntry
 
 _BATCH = 1000
+_PATIENCE = 60
+"""Seconds to wait for a locked database."""
+
+
+class PatientSqliteRunStorage(SqliteRunStorage):
+    """Keeps its database in `$DAGSTER_HOME/history`, as Dagster does by default."""
+
+    @classmethod
+    def config_type(cls) -> Any:
+        return {}
+
+    @classmethod
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
+    ) -> PatientSqliteRunStorage:
+        return cls.from_local(str(Path(os.environ["DAGSTER_HOME"]) / "history"), inst_data)
+
+    @contextmanager
+    def connect(self) -> Iterator[Connection]:
+        """A transaction. Connections are not kept, so nothing is shared with a process that this one forks."""
+        engine = create_engine(self._conn_string, poolclass=NullPool, connect_args={"timeout": _PATIENCE})
+        with engine.begin() as connection:
+            yield connection
 
 
 class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
@@ -59,7 +85,7 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
                 self._engines[shard] = create_engine(
                     self.conn_string_for_shard(shard),
                     poolclass=NullPool,
-                    connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS},
+                    connect_args={"timeout": _PATIENCE},
                 )
             engine = self._engines[shard]
             if shard not in self._initialized_dbs:

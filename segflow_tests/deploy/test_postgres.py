@@ -150,6 +150,7 @@ def test_the_instance_is_that_of_one_machine_but_for_its_storage() -> None:
     production, one = (yaml.safe_load((place / "dagster.yaml").read_text()) for place in (DEPLOY, ROOT))
     assert production.pop("storage") == {"postgres": {"postgres_url": {"env": "DAGSTER_POSTGRES_URL"}}}
     assert one.pop("event_log_storage")
+    assert one.pop("run_storage")
     assert production == one
 
 

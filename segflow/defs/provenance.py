@@ -102,6 +102,11 @@ class Provenance:
         found, names = self._in_order[asset]
         return names[bisect_left(found, days[0]) : bisect_left(found, days[1])]
 
+    def aspect(self, asset: str, name: str, days: tuple[date, date]) -> dict[str, str]:
+        """Partition key -> digest of the part `name` of its content, of the half-open range `days` and where it was recorded."""
+        made = self._of(asset, self.keys(asset, days))
+        return {key: one.aspects[name] for key, one in made.items() if one.aspects and name in one.aspects}
+
     def forget(self, asset: str) -> None:
         """Read `asset` afresh the next time."""
         self._latest.pop(asset, None)

@@ -85,7 +85,7 @@ class Step(Reader):
         self._began = self._told = time.monotonic()
         self._started = int(time.time() * 1000)
         # Digested before anything is read: if an input changes meanwhile, the record says so and the partition is stale.
-        provenance = Provenance(context.instance)
+        self.provenance = provenance = Provenance(context.instance)
         provenance.read_ahead(plan, self.keys)
         inputs = {key: provenance.inputs(plan, key) for key in self.keys}
         upstream = {key: provenance.contents(plan, key) for key in self.keys}

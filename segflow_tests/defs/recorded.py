@@ -12,6 +12,7 @@ from segflow.defs.jobs import ASSETS
 from segflow.defs.materializes import PLANS, Plan
 from segflow.defs.partitions import CONFIG
 from segflow.defs.provenance import ASPECTS, CODE, CONTENT, INPUTS, TABLE_VERSION, UPSTREAM, Provenance
+from segflow.defs.representation.assets import encoder_files
 
 MEMBERS: Mapping[str, str] = {"s001": "a", "s002": "b"}
 """The segments of every week, with digests of their members."""
@@ -31,8 +32,8 @@ def record(
         for table in plan.tables:
             facts = {
                 CONTENT: content or f"{table.name} {key}",
-                # What is observed outside needs the files of a project.
-                INPUTS: provenance.inputs(plan, key) if plan.observes is None else "outside",
+                # What is observed outside needs the files of a project; an installed encoder has none of its own.
+                INPUTS: provenance.inputs(plan, key) if plan.observes in (None, encoder_files) else "outside",
                 TABLE_VERSION: 1,
                 CODE: plan.code_version if code is None else code,
                 UPSTREAM: json.dumps(provenance.contents(plan, key)),

@@ -7,8 +7,10 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -60,38 +62,58 @@ class Settled:
 
     def make(self) -> tuple[dict[str, list[str]], set[str]]:
         """What was made, and the assets whose code version has changed since the last time."""
-        assert self.maker.stdin is not None
-        assert self.maker.stdout is not None
-        self.maker.stdin.write("make\n")
-        self.maker.stdin.flush()
-        line = self.maker.stdout.readline()
-        assert line, (self.project.folder / "maker.log").read_text(encoding="utf-8")[-3000:]
-        answer: dict[str, Any] = json.loads(line)
+        answer = self._answer("make")
         changed = {name for name, version in answer["code"].items() if self.code.get(name) != version}
         self.code = answer["code"]
         return answer["made"], changed
 
+    def segflow(self, *arguments: str) -> str:
+        """What the command says that ends well."""
+        answer = self._answer(json.dumps(arguments))
+        assert answer["status"] == 0, answer["said"]
+        return str(answer["said"])
 
-@pytest.fixture(scope="module")
-def settled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settled]:
-    folder = tmp_path_factory.mktemp("settled")
-    log = planted_log(folder, users=10, weeks=1)
-    project = Project.make(
-        folder, log.start, log.end, text={**SMALL["text"], "max_tokens": 64}, sessions={"gap_minutes": 30}
-    )
+    def refused(self, *arguments: str) -> str:
+        """The one line that a command ends with that fails."""
+        answer = self._answer(json.dumps(arguments))
+        assert answer["status"] in (1, 3), answer["said"]
+        return str(answer["said"]).splitlines()[-1]
+
+    def _answer(self, line: str) -> dict[str, Any]:
+        assert self.maker.stdin is not None
+        assert self.maker.stdout is not None
+        self.maker.stdin.write(line + "\n")
+        self.maker.stdin.flush()
+        answer = self.maker.stdout.readline()
+        assert answer, (self.project.folder / "maker.log").read_text(encoding="utf-8")[-3000:]
+        found: dict[str, Any] = json.loads(answer)
+        return found
+
+
+@contextmanager
+def opened(folder: Path, weeks: int, **settings: Any) -> Iterator[Settled]:
+    """A project with a log of so many weeks and nothing made. settings: whole sections to replace."""
+    log = planted_log(folder, users=10, weeks=weeks)
+    project = Project.make(folder, log.start, log.end, **settings)
     with (folder / "maker.log").open("w") as said:
         maker = subprocess.Popen(
             [sys.executable, "-m", "segflow_tests.faults.settled"],
             cwd=folder, env={**project.environment, "OMP_NUM_THREADS": "1"}, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said,
         )  # fmt: skip
-        opened = Settled(project, maker, {})
-        made, _ = opened.make()
-        assert set(made) == DAILY
-        yield opened
+        yield Settled(project, maker, {})
         assert maker.stdin is not None
         maker.stdin.close()
         maker.wait(30)
+
+
+@pytest.fixture(scope="module")
+def settled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settled]:
+    folder = tmp_path_factory.mktemp("settled")
+    with opened(folder, 1, text={**SMALL["text"], "max_tokens": 64}, sessions={"gap_minutes": 30}) as project:
+        made, _ = project.make()
+        assert set(made) == DAILY
+        yield project
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -138,3 +160,58 @@ def assert_of_one_kind(project: Project, gap: int) -> None:
             # A session of one item points where the item does.
             item, session = np.array(own[row["items"][0]]), np.array(of_session[row["session_id"]])
             assert item @ session > 0.999 * np.linalg.norm(item) * np.linalg.norm(session)
+
+
+def write_encoder(folder: Path, seed: int) -> None:
+    """A small BERT that spells words, with random weights."""
+    import torch
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{one}" for one in letters)]
+    torch.manual_seed(seed)
+    size: dict[str, Any] = {
+        "hidden_size": 48,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 4,
+        "intermediate_size": 96,
+    }
+    BertModel(BertConfig(vocab_size=len(words), **size)).save_pretrained(folder)
+    BertTokenizerFast(vocab={word: place for place, word in enumerate(words)}).save_pretrained(folder)
+
+
+@pytest.mark.parametrize("how", ["another folder", "other weights in the same folder"])
+def test_another_encoder(tmp_path: Path, how: str) -> None:
+    """Of the encoder depend the vectors of items and sessions, and they are never mixed in what a week is made of."""
+    first, second = tmp_path / "one" / "encoder", tmp_path / "two" / "encoder"
+    write_encoder(first, 1)
+    write_encoder(second, 2)
+    views = {"views": ["text", "engagement"], "fuse": ["text", "engagement"]}
+    text: dict[str, Any] = {"text": {"encoder": str(first)}, "users": views}
+    with opened(tmp_path / "project", 3, **text) as project:
+        made, _ = project.make()
+        assert set(made) == DAILY
+        before = project.project.read(tables.ITEM_EMBEDDINGS)
+        days = sorted({str(day) for day in project.project.read(tables.SESSION_EMBEDDINGS)["day"].to_pylist()})
+        week = ["backfill", f"{days[14]}..{days[20]}", "--assets"]
+        project.segflow(*week, "behavior_model,user_views")
+
+        if how == "another folder":
+            project.set("text.encoder", str(second))
+        else:
+            second.joinpath("model.safetensors").replace(first / "model.safetensors")
+        # Some of the days only: what a week would read is of two encoders.
+        project.segflow("backfill", f"{days[7]}..{days[20]}", "--assets", "item_embeddings,session_embeddings")
+        after = project.project.read(tables.ITEM_EMBEDDINGS)
+        assert after["text_hash"].equals(before["text_hash"])
+        assert not set(after["encoder"].to_pylist()) & set(before["encoder"].to_pylist())
+        assert not after["vector"].equals(before["vector"])
+        project.segflow(*week, "behavior_model")
+        said = project.refused(*week, "user_views")
+        assert "session_embeddings: 7 of 14 days are of the encoder encoder@" in said
+        mend = f"backfill {days[0]}..{days[6]} --assets session_embeddings"
+        assert f"run `segflow {mend}`" in said
+        project.segflow(*mend.split())
+        project.segflow(*week, "user_views")
+        # The setting is one of the texts of items too.
+        assert set(project.make()[0]) <= {"items"}

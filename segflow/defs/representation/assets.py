@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from segflow.defs.automation import CHANGES, FOLLOWS
 from segflow.defs.materializes import materializes
 from segflow.defs.partitions import CONFIG, DAILY, HISTORY, HISTORY_AND_WEEK, SAME_DAY, SAME_WEEK, SNAPSHOT, WEEKLY
 from segflow.defs.reading import FUSED_WINDOWS, events_with_category, fused_views
-from segflow.defs.representation.reading import view_sources, view_windows
+from segflow.defs.representation.reading import ENCODER, encoder_of_items, view_sources, view_windows
 from segflow.defs.step import Step
 from segflow.reading.rankers import event_sequences, item_vectors, some_sequences, start_of
 
@@ -22,10 +23,20 @@ _SLICE = 16_384
 _ENCODER = [f"representation/{name}.py" for name in ("encoder", "language_model", "packing", "integers", "rounding")]
 
 
+def encoder_files() -> str:
+    """Which files the folder of an encoder holds: other weights may come under the same name. Nothing of an installed one."""
+    folder = Path(CONFIG.text.encoder).expanduser()
+    if not folder.is_dir():
+        return ""
+    found = [(file.relative_to(folder), file.stat()) for file in sorted(folder.rglob("*")) if file.is_file()]
+    return hashlib.sha256(repr([(str(name), one.st_size, one.st_mtime_ns) for name, one in found]).encode()).hexdigest()
+
+
 @materializes(
     tables.ITEM_EMBEDDINGS,
     group=GROUP,
     reads={tables.ITEMS: SNAPSHOT},
+    observes=encoder_files,
     code=[*_ENCODER, "representation/text.py", "representation/text_cache.py"],
     settings=["text"],
     kinds=["huggingface", "pytorch"],
@@ -81,6 +92,8 @@ def session_embeddings(step: Step) -> None:
         slices = (sessions.slice(start, _SLICE) for start in range(0, sessions.num_rows, _SLICE))
         made = pa.RecordBatchReader.from_batches(schema, (embed(part) for part in slices))
         step.write(tables.SESSION_EMBEDDINGS, made, days)
+    encoder = encoder_of_items(step)
+    step.aspects(tables.SESSION_EMBEDDINGS, {key: {ENCODER: encoder} for key in step.keys})
 
 
 @materializes(
@@ -135,6 +148,7 @@ def behavior_model(step: Step) -> None:
     tables.TEXT_ADAPTER,
     group=GROUP,
     reads={tables.SESSIONS: HISTORY, tables.ITEMS: SNAPSHOT},
+    observes=encoder_files,
     partitions=WEEKLY,
     code=[*_ENCODER, "representation/adaptation.py", "representation/cooccurrence.py"],
     settings=["text", "seed"],

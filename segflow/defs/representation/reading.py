@@ -13,6 +13,7 @@ from segflow import tables
 from segflow.arrow import vector_column
 from segflow.defs.partitions import CONFIG, SAME_WEEK, SNAPSHOT, Window
 from segflow.defs.step import Step
+from segflow.errors import UserError
 from segflow.reading import opened
 from segflow.reading.rankers import behavior_model_of, item_vectors
 from segflow.sql import load
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from segflow.representation.views import ViewSources
     from segflow.tables import Table
 
+ENCODER = "encoder"
+"""The part of a day of session_embeddings that says whose vectors they are."""
 _ROWS = 65_536
 
 
@@ -100,6 +103,7 @@ def session_vectors(step: Step) -> dict[str, Iterable[pa.Table]]:
     config = step.config.text
     found: dict[str, Iterable[pa.Table]] = {}
     if "text" in step.config.users.views:
+        _require_one_encoder(step)
         found["text"] = step.days_of(tables.SESSION_EMBEDDINGS, ["user_id", "start", "vector"])
     if "journey" in step.config.users.views:
         latest = latest_sessions(step.read(tables.SESSIONS, ["user_id", "start", "text"]), config.journey_sessions)
@@ -120,3 +124,28 @@ def text_adapter_of(step: Step) -> Adapter:
     from segflow.representation.adaptation import Adapter
 
     return Adapter.from_bytes(step.read(tables.TEXT_ADAPTER, ["model"])["model"][0].as_py())
+
+
+def encoder_of_items(step: Step) -> str:
+    """Name and revision of the encoder that made the item vectors. bfloat16 and float32 give vectors of the same direction."""
+    names = step.read(tables.ITEM_EMBEDDINGS, ["encoder"])["encoder"].unique().to_pylist()
+    return "".join(str(name).removesuffix("-float32").removesuffix("-bfloat16") for name in names)
+
+
+def _require_one_encoder(step: Step) -> None:
+    """Raise UserError when some days of session vectors are of the encoder of now and others are not: their mean is of nothing.
+
+    Of days that were made before it was recorded, and of days without a session, nothing is known and nothing asked.
+    """
+    low, high = step.bounds(tables.SESSION_EMBEDDINGS)["day"]
+    version = step.version(tables.SESSION_EMBEDDINGS)
+    held = {str(key[0]) for key in step.storage.partitions(tables.SESSION_EMBEDDINGS, version)}
+    made = step.provenance.aspect(tables.SESSION_EMBEDDINGS.name, ENCODER, (low, high))
+    encoders = {day: encoder for day, encoder in made.items() if day in held}
+    if len(set(encoders.values())) > 1:
+        now = encoder_of_items(step)
+        other = sorted(day for day, encoder in encoders.items() if encoder != now)
+        raise UserError(
+            f"session_embeddings: {len(other)} of {len(encoders)} days are of the encoder {encoders[other[0]]}, the others of "
+            f"{now}; run `segflow backfill {other[0]}..{other[-1]} --assets session_embeddings`, then this again"
+        )

@@ -259,7 +259,7 @@ def _identity(name: str, mapping: Columns, types: Mapping[str, str], ids: UserId
 
 
 def _text(mapped: str | list[str] | None, types: Mapping[str, str]) -> str:
-    """The trimmed text of a column, empty as NULL; several columns joined by '-'."""
+    """The text of a column without the spaces around it, empty as NULL; several columns joined by '-'."""
     if mapped is None or (isinstance(mapped, str) and mapped not in types):
         return _NOTHING
     if isinstance(mapped, list):
@@ -269,7 +269,7 @@ def _text(mapped: str | list[str] | None, types: Mapping[str, str]) -> str:
         return text
     # Looking at both ends is cheap; trimming makes a new text of each.
     untidy = f"{text} = '' OR starts_with({text}, ' ') OR ends_with({text}, ' ')"
-    return f"CASE WHEN {untidy} THEN NULLIF(trim({text}), '') ELSE {text} END"
+    return f"CASE WHEN {untidy} THEN NULLIF(trim({text}, ' '), '') ELSE {text} END"
 
 
 def _number(field: str, column: str, types: Mapping[str, str]) -> tuple[str, str | None]:

@@ -207,6 +207,8 @@ def _csv_header(file: SourceFile, dialect: CsvDialect) -> _Header | None:
         )
     delimiter = dialect.delimiter or _delimiter(re.split(r"[\r\n]", body)[0], quote)
     names, consumed = _first_row(body, delimiter, quote)
+    above_rows = text[: len(text) - len(body) + (0 if dialect.columns else consumed)]
+    _refuse_stray_quote(file, above_rows, delimiter, quote, dialect.escape or quote)
     if dialect.columns:
         names = list(dialect.columns)
     else:
@@ -263,6 +265,22 @@ def _refuse_marks(file: SourceFile, delimiter: str, quote: str, dialect: CsvDial
                 f"{file.path}: `csv.{setting}` in the source's settings, {text!r}, holds the delimiter {delimiter!r} or a quote, "
                 "or is in them; change one of them"
             )
+
+
+def _refuse_stray_quote(file: SourceFile, head: str, delimiter: str, quote: str, escape: str) -> None:
+    """The engine drops all rows below a header, or a skipped line, with a field that goes on behind its quote, without a word."""
+    if not quote or quote not in head:
+        return
+    begin, mark, other = f"(^|{re.escape(delimiter)}) *", re.escape(quote), re.escape(escape)
+    inside = f"(?:[^{mark}]|{mark}{mark})*" if escape == quote else f"(?:[^{mark}{other}]|{other}.)*"
+    whole = re.compile(
+        f"{begin}{mark}{inside}{mark}(?= *(?:{re.escape(delimiter)}|[\r\n]|\\Z))", re.MULTILINE | re.DOTALL
+    )
+    if re.search(f"{begin}{mark}", whole.sub(r"\1", head), re.MULTILINE):
+        raise UserError(
+            f"{file.path}: in the header, or a line above it, text stands behind the quote {quote} that ends a field, or a quote "
+            "is never closed; mend that line, or set `csv.quote` in the source's settings ('' for none)"
+        )
 
 
 def _refuse_open_quote(file: SourceFile, delimiter: str, quote: str, dialect: CsvDialect) -> None:

@@ -78,6 +78,14 @@ BROKEN = {
         of(HEADER + ",text", GOOD + ',"open', GOOD + ",x", GOOD + ',"y"'),
         r"log/b\.csv: cannot be read as csv: line 2: .*unterminated quote.*; close that quote",
     ),
+    "text behind a quote in the header": (
+        of('"user",item,"type"x,time', GOOD),
+        r"log/b\.csv: in the header, or a line above it, text stands behind the quote \" .*; mend that line, or set `csv\.quote`",
+    ),
+    "quote never closed in the header": (
+        of('user,item,type,time,"', GOOD),
+        r"log/b\.csv: .*, or a quote is never closed",
+    ),
     "quote never closed in gzip": (
         of_bytes(gzip.compress(f'{HEADER},text\n{GOOD},"open\n{GOOD},x\n'.encode()), "b.csv.gz"),
         r"log/b\.csv\.gz: the quote that opens in line 2 from the end is never closed",
@@ -189,13 +197,16 @@ def test_what_the_system_says_is_one_line_too(tmp_path: Path) -> None:
             r"log/b\.csv: `csv\.missing` in the source's settings, ',', holds the delimiter ','",
         ),
         ({"csv": {"quote": ","}}, r"log/b\.csv: `csv\.quote` in the source's settings, ',', holds the delimiter"),
+        ({"csv": {"skip": 1}}, r"log/b\.csv: in the header, or a line above it, text stands behind the quote"),
         ({"path": "package:../x"}, r"package:\.\./x: the package is not installed"),
     ],
 )
 def test_settings_that_only_a_file_shows_to_be_wrong(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], settings: dict[str, Any], message: str
 ) -> None:
-    write(tmp_path / "log" / "b.csv", HEADER, GOOD)
+    # What is skipped is no field, but the engine looks for quotes in it.
+    above = ['"Sales" of spring'] if "skip" in settings.get("csv", {}) else []
+    write(tmp_path / "log" / "b.csv", *above, HEADER, GOOD)
     (line,) = check(tmp_path, capsys, **settings)
     assert re.search(message, line), line
 

@@ -81,6 +81,13 @@ def test_wrong_types_cost_their_rows_only(connection: duckdb.DuckDBPyConnection,
     assert {price for price, (_, unparsed) in read.items() if unparsed == f"value={price}"} == refused
 
 
+def test_only_plain_spaces_around_a_text_are_none_of_it(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    texts = [" a ", "\xa0", " \xa0", "\u2003a ", "  "]
+    path = write(tmp_path / "1.csv", HEADER, *(f'"{text}",i,view,2024-01-02' for text in texts))
+    rows = mapped(connection, events_at(path))
+    assert [row["user_id"] for row in rows] == ["a", "\xa0", "\xa0", "\u2003a", None]
+
+
 @pytest.mark.parametrize("kind", [pa.float64(), pa.float32(), pa.decimal128(21, 2), pa.int16(), pa.string()])
 def test_typed_values(connection: duckdb.DuckDBPyConnection, tmp_path: Path, kind: pa.DataType) -> None:
     values = pa.array([-2, None, 3]).cast(pa.float64() if pa.types.is_floating(kind) else pa.int64()).cast(kind)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from segflow.config import EventSource
@@ -50,6 +50,7 @@ def test_csv_by_the_book_is_read_as_it_was_meant(
 
 
 @given(written_csv().flatmap(lambda file: damaged(file.content)))
+@example(b'"user"\x00,"time","type","text"\n"a","2024-01-02 10:00:00","",""\n')
 @cases(0.06)
 def test_damaged_csv_loses_no_row(engine: duckdb.DuckDBPyConnection, folder: Path, content: bytes) -> None:
     found = read(engine, folder, "log.csv", content)

@@ -82,10 +82,11 @@ def some_sequences(reader: Reader, item_ids: list[str], most: int, seed: int) ->
 
 
 def behavior_model_of(reader: Reader) -> BehaviorModel:
-    """The behaviour model of the week."""
+    """The behaviour model of the week, on a graphics card where there is one."""
     from segflow.representation.behavior import BehaviorModel
+    from segflow.representation.devices import find_device
 
-    return BehaviorModel.from_bytes(_behavior_model_bytes(reader))
+    return BehaviorModel.from_bytes(_behavior_model_bytes(reader), find_device())
 
 
 def _behavior_model_bytes(reader: Reader) -> bytes:
@@ -128,6 +129,7 @@ def ranking_week(reader: Reader) -> RankingWeek:
     if key not in _KEPT:
         _KEPT.clear()
         ids, _ = item_vectors(reader)
+        # On the CPU wherever it is: pieces of this week's work may be done by nodes without a card, and are the same there.
         backbone = BehaviorModel.from_bytes(model)
         sequences = event_sequences(reader, ids, backbone.event_types)
         _KEPT[key] = RankingWeek.of(sequences, backbone, microseconds(reader.week), config)

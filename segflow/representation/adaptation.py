@@ -32,8 +32,8 @@ from torch.nn import functional
 
 from segflow.config import AdaptationConfig
 from segflow.errors import UserError
-from segflow.representation.behavior_network import use_bfloat16
 from segflow.representation.cooccurrence import Pairs, baskets_of, pairs_of
+from segflow.representation.devices import moved, rounded
 from segflow.representation.encoder import Encoder
 
 Log = Callable[[int, dict[str, float]], None]
@@ -322,8 +322,8 @@ class _Trainer:
         likeness = (vectors @ vectors.T) / self.config.temperature
         barred = (self.pairs.linked_among(texts) | np.eye(len(texts), dtype=bool))[anchors]
         barred[np.arange(len(anchors)), partners] = False
-        logits = likeness[anchors].masked_fill(torch.from_numpy(barred).to(self.device), -torch.inf)
-        return functional.cross_entropy(logits, torch.from_numpy(partners).to(self.device))
+        logits = likeness[anchors].masked_fill(moved(barred, self.device), -torch.inf)
+        return functional.cross_entropy(logits, moved(partners, self.device))
 
     def _masked(self) -> Tensor:
         """Cross-entropy of hidden tokens; the head is the table of the input embeddings."""
@@ -336,24 +336,20 @@ class _Trainer:
             raise UserError("text.adaptation: the encoder has no mask token; set `method: contrastive`")
         batch = self.encoder.batch([self.tokens[text] for text in texts])
         plain = ~np.isin(batch["input_ids"].cpu().numpy(), tokenizer.all_special_ids)
-        hidden = torch.from_numpy(plain & (self.rng.random(plain.shape) < self.config.masked_share)).to(self.device)
+        hidden = moved(plain & (self.rng.random(plain.shape) < self.config.masked_share), self.device)
         wanted = batch["input_ids"][hidden]
         batch["input_ids"] = batch["input_ids"].masked_fill(hidden, tokenizer.mask_token_id)
-        with self._rounded():
+        with rounded(self.device):
             states = self.model(**batch).last_hidden_state[hidden]
             logits = states @ self.model.get_input_embeddings().weight.T
         # A small batch may happen to hide nothing.
         return functional.cross_entropy(logits.float(), wanted, reduction="sum") / max(1, len(wanted))
 
-    def _rounded(self) -> torch.autocast:
-        native = torch.cuda.is_bf16_supported() if self.device.type == "cuda" else use_bfloat16()
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=native)
-
     def _vectors(self, texts: npt.NDArray[np.int64]) -> Tensor:
         """(n, d) unit vectors of texts, in batches of like length so that short ones do not pay for the longest."""
         order = np.argsort(self.lengths[texts], kind="stable")
         parts = np.array_split(order, -(-int(self.lengths[texts].sum()) // _BATCH_TOKENS))
-        with self._rounded():
+        with rounded(self.device):
             made = [self.encoder.forward(self.model, [self.tokens[texts[row]] for row in part]) for part in parts]
         return torch.cat(made)[torch.from_numpy(np.argsort(order))]
 

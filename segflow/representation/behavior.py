@@ -20,11 +20,12 @@ import torch
 
 from segflow.config import BehaviorConfig
 from segflow.errors import UserError
-from segflow.representation.behavior_network import Network, use_bfloat16
+from segflow.representation.behavior_network import Network
 from segflow.representation.behavior_training import Log, Span, Trainer, run_digest
 from segflow.representation.checkpoints import Checkpoint, DamagedError, pack, unpack
+from segflow.representation.devices import CPU, find_device, moved, rounded
 from segflow.representation.moments import batches_of, find_moments, make_batch
-from segflow.representation.process_group import ALONE, Group
+from segflow.representation.process_group import Group
 from segflow.representation.quantization import dequantize, quantize
 from segflow.representation.sequences import EventSequences
 from segflow.representation.training_processes import Processes, Training, train
@@ -73,12 +74,12 @@ class BehaviorModel:
         out = np.zeros((len(users), self.width + 1), np.float32)
         filled = np.flatnonzero(stops > starts)
         self.network.eval()
-        with torch.inference_mode(), _autocast():
+        with torch.inference_mode(), rounded(self.network.device):
             items = self.network.items(np.unique(sequences.items[sequences.items >= 0]).astype(np.int64))
             for chosen in batches_of(starts[filled], stops[filled], 4 * self.config.batch_moments):
                 rows = filled[chosen]
-                batch = make_batch(sequences, moments, starts[rows], stops[rows])
-                found = self.network(batch, items).numpy()
+                batch = make_batch(sequences, moments, starts[rows], stops[rows], self.network.device)
+                found = self.network(batch, items).cpu().numpy()
                 if (state or self.config.state) == "last":
                     out[rows, :-1] = found[batch.last]
                 else:
@@ -90,12 +91,13 @@ class BehaviorModel:
     def item_vectors(self) -> npt.NDArray[np.float32]:
         """(I, width) float32 vectors of the catalogue's items in the space the states are trained to point at."""
         with torch.inference_mode():
-            return self.network.items(np.arange(len(self.network.item_bias))).vectors.numpy()
+            return self.network.items(np.arange(len(self.network.item_bias))).vectors.cpu().numpy()
 
     def queries(self, states: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """(Q, width + 1) states -> (Q, width) next-item queries; their product with ``item_vectors`` ranks."""
         with torch.inference_mode():
-            answers: npt.NDArray[np.float32] = self.network.next_item(torch.from_numpy(states[:, :-1])).numpy()
+            asked = moved(states[:, :-1], self.network.device)
+            answers: npt.NDArray[np.float32] = self.network.next_item(asked).cpu().numpy()
             return answers * states[:, -1:]
 
     def to_bytes(self) -> bytes:
@@ -111,8 +113,11 @@ class BehaviorModel:
         return pack(tensors, values)
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> BehaviorModel:
-        """The inverse of ``to_bytes``. Raises UserError for bytes that are cut, changed, or hold NaN."""
+    def from_bytes(cls, data: bytes, device: torch.device = CPU) -> BehaviorModel:
+        """The inverse of ``to_bytes``, for use on ``device``.
+
+        Raises UserError for bytes that are cut, changed, or hold NaN.
+        """
         try:
             tensors, values = unpack(data)
         except DamagedError as error:
@@ -121,7 +126,7 @@ class BehaviorModel:
         event_types = tuple(values["event_types"])
         if values["variant"] == "int8":
             tensors = dequantize(tensors)
-        network = Network.of(tensors, len(event_types), config)
+        network = Network.of(tensors, len(event_types), config).to(device)
         return cls(network, config, event_types, values["variant"])
 
     def _check(self, sequences: EventSequences) -> None:
@@ -152,8 +157,10 @@ def fit_behavior_model(
             seed that was interrupted goes on from there and ends with the same weights.
         processes: how many share the work. Another number changes the last bits, and what dropout leaves out.
 
-    Raises UserError when there is nothing to train on, vectors do not fit the catalogue or hold NaN, or the loss
-    becomes NaN, and LostProcessError when one of several processes is lost.
+    It is trained on a graphics card where there is one, on one for each process; the model comes back on the CPU.
+
+    Raises UserError when there is nothing to train on, vectors do not fit the catalogue or hold NaN, the loss becomes
+    NaN, or there are cards but fewer than processes, and LostProcessError when one of several processes is lost.
     """
     if len(item_vectors) != len(sequences.item_ids):
         raise UserError(f"item_vectors: {len(item_vectors)} rows for {len(sequences.item_ids)} items; pass one each")
@@ -165,7 +172,7 @@ def fit_behavior_model(
         return BehaviorModel.from_bytes(
             train(_fit_together, sequences, item_vectors, config, seed, log, checkpoint, processes)
         )
-    return _fit(sequences, item_vectors, config, seed, log, checkpoint, span)
+    return _fit(sequences, item_vectors, config, seed, log, checkpoint, span, Group(device=find_device()))
 
 
 def _fit(
@@ -176,14 +183,20 @@ def _fit(
     log: Log,
     checkpoint: Path | None,
     span: Span,
-    group: Group = ALONE,
+    group: Group,
 ) -> BehaviorModel:
     torch.manual_seed(seed)
     network = Network(torch.from_numpy(np.ascontiguousarray(item_vectors)), len(sequences.event_types), config)
-    trainer = Trainer(network, sequences, config, span, seed, group)
     run = run_digest(sequences, item_vectors, config, seed, group) if checkpoint else ""
-    trainer.fit(log, Checkpoint(checkpoint, run) if checkpoint else None)
-    return BehaviorModel(network.eval(), config, sequences.event_types)
+    try:
+        trainer = Trainer(network.to(group.device), sequences, config, span, seed, group)
+        trainer.fit(log, Checkpoint(checkpoint, run) if checkpoint else None)
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"behaviour model: its graphics card has no memory left; lower behavior.batch_moments ({config.batch_moments}), or "
+            "hide the card (CUDA_VISIBLE_DEVICES=-1) to train on the processor"
+        ) from error
+    return BehaviorModel(network.eval().to(CPU), config, sequences.event_types)
 
 
 def _fit_together(
@@ -192,7 +205,3 @@ def _fit_together(
     """What each of several processes does."""
     config, span = training.config, Span.of(sequences, training.config)
     return _fit(sequences, item_vectors, config, training.seed, log, training.checkpoint, span, group).to_bytes()
-
-
-def _autocast() -> torch.autocast:
-    return torch.autocast("cpu", torch.bfloat16, enabled=use_bfloat16())

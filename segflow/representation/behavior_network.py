@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from segflow.config import BehaviorConfig
+from segflow.representation.devices import moved
 from segflow.representation.moments import GAP_EDGES, VALUE_BUCKETS, Batch
 
 # Edges in days between the buckets of the time to the next session: 1 hour to 64 days, doubling.
@@ -72,7 +73,7 @@ class _Block(nn.Module):
         bias = torch.where(near < 0, _NEVER, -self.slopes[:, None, None] * near)
         parts = torch.split(rows, [windows * length for windows, length in shapes])
         # These products are small and of ever other shapes: float32 is faster than making bfloat16 kernels for them.
-        with torch.autocast("cpu", enabled=False):
+        with torch.autocast(rows.device.type, enabled=False):
             found = [self._attend(part, *shape, bias) for part, shape in zip(parts, shapes, strict=True)]
         return torch.cat(found) if len(found) > 1 else found[0]
 
@@ -153,6 +154,11 @@ class Network(nn.Module):
         return network.eval()
 
     @property
+    def device(self) -> torch.device:
+        """Where the weights are, and where inputs have to be."""
+        return self.mask.device
+
+    @property
     def layers(self) -> list[_Block]:
         """The transformer layers, first to last."""
         return [cast(_Block, block) for block in self.blocks]
@@ -181,13 +187,13 @@ class Network(nn.Module):
         Training passes ``bias`` (n,) and ``rows`` (n, width): its own copies of what is to be learned of each.
         """
         every = len(index) == len(self.item_bias)
-        at = torch.from_numpy(index)
+        at = moved(index, self.device)
         if bias is None:
             bias = self.item_bias if every else self.item_bias[at]
         if rows is None and self.has_ids:
             rows = self.item if every else self.item[at]
         if self.has_text:
-            spare = torch.zeros(-len(at) % _SHAPES, dtype=torch.int64)
+            spare = at.new_zeros(-len(at) % _SHAPES)
             said = self.text(self.item_vectors if every else self.item_vectors[torch.cat([at, spare])])[: len(at)]
             rows = said if rows is None else rows + said
         assert rows is not None
@@ -213,9 +219,9 @@ class Network(nn.Module):
         """(P, width) the events of each moment, pooled."""
         zero = items.vectors.new_zeros(1, items.vectors.shape[1])
         pooled = zero.expand(len(batch.moments), -1)
-        places, values = torch.from_numpy(items.places(batch.items)), batch.values
+        places, values = moved(items.places(batch.items), self.device), batch.values
         if masked is not None:
-            hidden = torch.from_numpy(np.repeat(masked, batch.sizes.numpy().astype(np.int64)))
+            hidden = moved(np.repeat(masked, batch.counts), self.device)
             places = places.masked_fill(hidden, len(items.index) + 1)
             values = values.masked_fill(hidden, VALUE_BUCKETS)
         if self.inputs & {"item", "text"}:
@@ -231,8 +237,3 @@ class Network(nn.Module):
 def _sum(table: Tensor, rows: Tensor, batch: Batch) -> Tensor:
     """(P, width) sum of the ``table`` rows of each moment's events."""
     return functional.embedding_bag(rows, table, batch.starts, mode="sum")
-
-
-def use_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 matrices in hardware (else it would be slower than float32)."""
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

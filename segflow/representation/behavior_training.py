@@ -23,8 +23,9 @@ from torch import Tensor, nn
 
 from segflow.config import BehaviorConfig
 from segflow.errors import UserError
-from segflow.representation.behavior_network import Network, use_bfloat16
+from segflow.representation.behavior_network import Network
 from segflow.representation.checkpoints import Checkpoint
+from segflow.representation.devices import moved, rounded
 from segflow.representation.moments import (
     Batch,
     batches_of,
@@ -73,7 +74,7 @@ def run_digest(
     seed: int,
     group: Group = ALONE,
 ) -> str:
-    """A digest of all that decides a training: two runs of one digest are the same run."""
+    """A digest of all that decides a training but the kind of device: two runs of one digest are the same run."""
     processes = "" if group.alone else f" {group.size} processes"
     digest = hashlib.sha256(
         f"{config.model_dump_json()} {seed} {torch.__version__} {torch.get_num_threads()}{processes}".encode()
@@ -86,7 +87,10 @@ def run_digest(
 
 
 class Trainer:
-    """Epochs over windows; AdamW with one warm-up and one linear decay over all epochs."""
+    """Epochs over windows; AdamW with one warm-up and one linear decay over all epochs.
+
+    It works where the network is when the trainer is made; there the network stays.
+    """
 
     def __init__(
         self,
@@ -98,7 +102,7 @@ class Trainer:
         group: Group = ALONE,
     ) -> None:
         self.network, self.sequences, self.config, self.span = network, sequences, config, span
-        self.seed, self.group = seed, group
+        self.seed, self.group, self.device = seed, group, network.device
         self.moments = find_moments(sequences, config.session_gap_minutes)
         self.tasks = PretrainingTasks(network, sequences, self.moments, config, span.split_us)
         self.rng = np.random.default_rng(seed)
@@ -107,7 +111,7 @@ class Trainer:
             self.dense, lr=config.learning_rate, weight_decay=config.weight_decay, betas=_BETAS, fused=True
         )
         self.rows = _RowAdamW([network.item_bias, *([network.item] if network.has_ids else [])], config.weight_decay)
-        self._seen = torch.from_numpy(self.tasks.seen)
+        self._seen = moved(self.tasks.seen, self.device)
         known = np.concatenate([[0], np.cumsum(self.moments.times < span.split_us)])
         begin = self.moments.offsets[:-1]
         self._before_split = begin, begin + np.diff(known[self.moments.offsets])
@@ -168,16 +172,15 @@ class Trainer:
         rng = np.random.default_rng(0)
         with torch.inference_mode():
             for number, chosen in enumerate(batches):
-                batch = make_batch(self.sequences, moments, starts[chosen], stops[chosen])
+                batch = make_batch(self.sequences, moments, starts[chosen], stops[chosen], self.device)
                 scored = wanted[batch.moments]
                 if not scored.any():
                     continue
                 # Planned by every process, since random numbers are drawn for all batches in a row.
                 plan = self.tasks.plan(batch, scored, end, rng)
                 if number % self.group.size == self.group.rank:
-                    _, parts = self._losses(batch, plan, end)
                     weight += scored.sum()
-                    for name, value in parts.items():
+                    for name, value in _read(self._losses(batch, plan, end)).items():
                         sums[name] = sums.get(name, 0.0) + value * scored.sum()
         if not self.group.alone:
             sums, weight = self._added(sums, weight)
@@ -207,14 +210,15 @@ class Trainer:
 
     def _learn(self, starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64]) -> dict[str, float]:
         """One training step on these windows; the mean losses."""
-        batch = make_batch(self.sequences, self.moments, starts, stops)
+        batch = make_batch(self.sequences, self.moments, starts, stops, self.device)
         plan = self.tasks.plan(batch, np.ones(len(batch.moments), bool), self.span.split_us, self.rng)
-        at = torch.from_numpy(plan.items)
+        at = moved(plan.items, self.device)
         leaves = [table.detach()[at].requires_grad_() for table in self.rows.tables]
         self.optimizer.zero_grad()
         if self.group.alone:
-            loss, parts = self._losses(batch, plan, self.span.split_us, leaves)
-            loss.backward()
+            losses = self._losses(batch, plan, self.span.split_us, leaves)
+            losses["loss"].backward()
+            parts = _read(losses)
         else:
             parts = self._descend_together(starts, stops, batch, plan, leaves)
         if not math.isfinite(parts["loss"]):
@@ -228,7 +232,8 @@ class Trainer:
             group["lr"] = rate
         self.optimizer.step()
         self.step += 1
-        self.rows.update(at, leaves, self._seen[at], rate, self.step)
+        learned = moved(np.flatnonzero(self.tasks.seen[plan.items]), self.device)
+        self.rows.update(at[learned], leaves, learned, rate, self.step)
         return parts
 
     def _descend_together(
@@ -248,25 +253,23 @@ class Trainer:
             lengths = stops - starts
             before = np.cumsum(lengths) - lengths
             positions, _ = expand(before[own], before[own] + lengths[own])
-            some, of_some = make_batch(self.sequences, self.moments, starts[own], stops[own]), plan.only(positions)
+            some = make_batch(self.sequences, self.moments, starts[own], stops[own], self.device)
+            of_some = plan.only(positions)
             counts = tasks.counts(some, of_some, end)
             found = self._task_losses(some, of_some, end, leaves)
             shared = {name: value * (counts[name] / whole[name]) for name, value in found.items()}
             loss = tasks.total(shared, among=whole)
             loss.backward()
-            parts |= {"loss": float(loss.detach())} | {name: float(value.detach()) for name, value in shared.items()}
+            parts |= _read({"loss": loss, **shared})
         sums = self.group.add_gradients([*self.dense, *leaves], list(parts.values()))
         return dict(zip(parts, sums, strict=True))
 
-    def _losses(
-        self, batch: Batch, plan: Plan, end_us: int, leaves: Sequence[Tensor] = ()
-    ) -> tuple[Tensor, dict[str, float]]:
+    def _losses(self, batch: Batch, plan: Plan, end_us: int, leaves: Sequence[Tensor] = ()) -> dict[str, Tensor]:
         losses = self._task_losses(batch, plan, end_us, leaves)
-        loss = self.tasks.total(losses)
-        return loss, {"loss": float(loss.detach())} | {name: float(value.detach()) for name, value in losses.items()}
+        return {"loss": self.tasks.total(losses), **losses}
 
     def _task_losses(self, batch: Batch, plan: Plan, end_us: int, leaves: Sequence[Tensor] = ()) -> dict[str, Tensor]:
-        with torch.autocast("cpu", torch.bfloat16, enabled=use_bfloat16()):
+        with rounded(self.device):
             return self.tasks.losses(batch, plan, self.network.items(plan.items, *leaves), end_us)
 
     @torch.no_grad()
@@ -289,6 +292,8 @@ class Trainer:
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """All that the next epoch depends on."""
         tensors = {"random": torch.get_rng_state()}
+        if self.device.type != "cpu":
+            tensors["random_of_card"] = torch.get_device_module(self.device).get_rng_state(self.device)
         tensors |= {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
         tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
         for number, moments in self.optimizer.state_dict()["state"].items():
@@ -300,12 +305,17 @@ class Trainer:
     def _restore(
         self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]
     ) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
-        """The inverse of ``_state``; the best weights so far and the learning curve."""
+        """The inverse of ``_state``; the best weights so far and the learning curve.
+
+        What was trained on another kind of device goes on here, but dropout draws other random numbers than there.
+        """
 
         def below(prefix: str) -> dict[str, Tensor]:
             return {name.removeprefix(prefix): one for name, one in tensors.items() if name.startswith(prefix)}
 
         torch.set_rng_state(tensors["random"])
+        if self.device.type != "cpu" and "random_of_card" in tensors:
+            torch.get_device_module(self.device).set_rng_state(tensors["random_of_card"], self.device)
         self.rng.bit_generator.state = state["random"]
         self.step = state["step"]
         self.network.load_state_dict(below("network."))
@@ -318,6 +328,11 @@ class Trainer:
             for place, tensor in enumerate(pair):
                 tensor.copy_(tensors[f"rows.{table}.{place}"])
         return below("best."), state["curve"]
+
+
+def _read(losses: Mapping[str, Tensor]) -> dict[str, float]:
+    """The numbers, in one exchange with the device: each would wait for all that it still has to do."""
+    return dict(zip(losses, torch.stack([one.detach() for one in losses.values()]).tolist(), strict=True))
 
 
 def _waited(curve: list[dict[str, float]]) -> int:
@@ -338,8 +353,7 @@ class _RowAdamW:
 
     @torch.no_grad()
     def update(self, at: Tensor, leaves: list[Tensor], learned: Tensor, rate: float, step: int) -> None:
-        """Move the ``learned`` (n,) ones of the rows ``at`` (n,) against the gradients of ``leaves``; step counts from 1."""
-        at = at[learned]
+        """Move the rows ``at`` (n,) against the gradients of the ``learned`` (n,) rows of ``leaves``; step counts from 1."""
         for table, moments, leaf in zip(self.tables, self.moments, leaves, strict=True):
             if leaf.grad is None:
                 continue

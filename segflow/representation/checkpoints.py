@@ -73,7 +73,7 @@ class Checkpoint:
 
 def pack(tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> bytes:
     """Safetensors with ``values`` (plain, as JSON) and a checksum of both as metadata; the same input, the same bytes."""
-    whole = {name: tensors[name].detach().contiguous() for name in sorted(tensors)}
+    whole = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
     text = json.dumps(values, sort_keys=True)
     # One key only: safetensors writes several in an order that changes from run to run.
     header = json.dumps({"values": text, "checksum": _checksum(whole, text)}, sort_keys=True)

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from segflow.representation.behavior import BehaviorModel, Variant
-from segflow.representation.behavior_network import Network, use_bfloat16
+from segflow.representation.behavior_network import Network
 from segflow.representation.behavior_training import Span, Trainer
+from segflow.representation.devices import rounded
 from segflow.representation.moments import batches_of, find_moments, make_batch
 from segflow.representation.quantization import dequantize, quantize
 from segflow.representation.sequences import EventSequences
@@ -127,7 +128,7 @@ def _importance(model: BehaviorModel, sequences: EventSequences) -> Iterator[tup
     few = max(1, _CALIBRATION_MOMENTS // config.batch_moments)
     sums = [(torch.zeros(len(one.slopes)), torch.zeros(one.up.out_features)) for one in network.layers]
     network.eval()
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=use_bfloat16()):
+    with torch.inference_mode(), rounded(network.device):
         items = network.items(np.unique(known.items[known.items >= 0]).astype(np.int64))
         for number in np.unique(np.linspace(0, len(batches) - 1, few).astype(int)):
             rows = full[batches[number]]

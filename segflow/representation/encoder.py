@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from segflow.config import TextConfig
 from segflow.errors import UserError
 from segflow.representation import packing
-from segflow.representation.behavior_network import use_bfloat16
+from segflow.representation.devices import use_bfloat16
 from segflow.representation.integers import in_integers
 from segflow.representation.language_model import Checkpoint, Pooling, load_checkpoint
 from segflow.representation.packing import Tokens, lengths_of
@@ -235,11 +235,10 @@ class Encoder:
 
     def _try_precision(self, tokens: Tokens, reference: Vectors) -> None:
         wanted = self._config.precision
-        device = next(self.model.parameters()).device.type
-        native = torch.cuda.is_bf16_supported() if device == "cuda" else use_bfloat16()
-        if wanted == "float32" or (wanted == "auto" and not native):
+        device = next(self.model.parameters()).device
+        if wanted == "float32" or (wanted == "auto" and not use_bfloat16(device)):
             return
-        if wanted == "int8" and device == "cuda":
+        if wanted == "int8" and device.type == "cuda":
             raise UserError("text.precision: int8 runs on the CPU only; use `auto` with a GPU")
         self.precision = "int8" if wanted == "int8" else "bfloat16"
         self._fast = in_integers(self.model) if wanted == "int8" else in_bfloat16(self.model)

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from segflow.errors import UserError
+from segflow.representation.devices import find_device
 
 Pooling = Literal["mean", "cls", "max", "lasttoken"]
 
@@ -78,10 +79,9 @@ def load_checkpoint(encoder: str, max_tokens: int) -> Checkpoint:
     pooling, trained = _sentence_settings(encoder, place)
     limits = [max_tokens, trained, tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None)]
     least = int(min(limit for limit in limits if limit))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     digest = revision(place, f"{pooling}-{least}")
     name = encoder.removeprefix("packaged:").rstrip("/").rpartition("/")[-1]
-    return Checkpoint(name, tokenizer, model.eval().to(device), pooling, least, digest)
+    return Checkpoint(name, tokenizer, model.eval().to(find_device()), pooling, least, digest)
 
 
 def locate(encoder: str) -> Path:

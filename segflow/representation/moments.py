@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from segflow.representation.devices import CPU, moved
 from segflow.representation.sequences import EventSequences
 
 MINUTE = 60_000_000
@@ -84,15 +85,16 @@ def expand(
 class Batch:
     """Windows of moments, packed one behind the other; windows of one length are neighbours.
 
-    P positions are the moments of all windows, E events are those of all positions.
+    Tensors are on the device that reads them. P positions are the moments of all windows, E events are those of all positions.
     """
 
     moments: npt.NDArray[np.int64]  # (P,) number of the moment
     shapes: tuple[tuple[int, int], ...]  # (windows, length) of each run of windows of one length
+    counts: npt.NDArray[np.int64]  # (P,) events in each moment
     gaps: Tensor  # (P,)
     hours: Tensor  # (P,)
     weekdays: Tensor  # (P,)
-    sizes: Tensor  # (P,) events in each moment, as a float
+    sizes: Tensor  # (P,) the counts, as floats
     starts: Tensor  # (P,) first of the moment's events below
     items: npt.NDArray[np.int64]  # (E,) index in the catalogue; -1 for no item
     types: Tensor  # (E,)
@@ -106,9 +108,13 @@ class Batch:
 
 
 def make_batch(
-    sequences: EventSequences, moments: Moments, starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64]
+    sequences: EventSequences,
+    moments: Moments,
+    starts: npt.NDArray[np.int64],
+    stops: npt.NDArray[np.int64],
+    device: torch.device = CPU,
 ) -> Batch:
-    """Windows of moments [start, stop), none empty and none shorter than the one after it, as one packed batch."""
+    """Windows of moments [start, stop), none empty and none shorter than the one after it, as one packed batch on ``device``."""
     lengths, first, windows = np.unique(starts - stops, return_index=True, return_counts=True)
     assert (np.diff(first) > 0).all(), "windows must come longest first"
     index, _ = expand(starts, stops)
@@ -120,14 +126,15 @@ def make_batch(
     return Batch(
         moments=index,
         shapes=tuple(zip(windows.tolist(), (-lengths).tolist(), strict=True)),
-        gaps=torch.from_numpy(moments.gaps[index]),
-        hours=torch.from_numpy(moments.hours[index]),
-        weekdays=torch.from_numpy(moments.weekdays[index]),
-        sizes=torch.from_numpy(sizes.astype(np.float32)),
-        starts=torch.from_numpy(np.cumsum(sizes) - sizes),
+        counts=sizes,
+        gaps=moved(moments.gaps[index], device),
+        hours=moved(moments.hours[index], device),
+        weekdays=moved(moments.weekdays[index], device),
+        sizes=moved(sizes.astype(np.float32), device),
+        starts=moved(np.cumsum(sizes) - sizes, device),
         items=sequences.items[events].astype(np.int64),
-        types=torch.from_numpy(sequences.types[events].astype(np.int64)),
-        values=torch.from_numpy(np.fmin(doubled, VALUE_BUCKETS - 1).astype(np.int64)),
+        types=moved(sequences.types[events].astype(np.int64), device),
+        values=moved(np.fmin(doubled, VALUE_BUCKETS - 1).astype(np.int64), device),
     )
 
 

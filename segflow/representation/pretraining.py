@@ -23,7 +23,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from segflow.config import BehaviorConfig
-from segflow.representation.behavior_network import WAIT_EDGES, Items, Network, use_bfloat16
+from segflow.representation.behavior_network import WAIT_EDGES, Items, Network
+from segflow.representation.devices import moved, use_bfloat16
 from segflow.representation.moments import Batch, Moments, expand
 from segflow.representation.sequences import MICROSECONDS_PER_DAY, EventSequences
 
@@ -108,7 +109,7 @@ class PretrainingTasks:
         """Mean loss over the planned positions, of each task that has a weight and something to predict."""
         states = self.network(batch, items, plan.masked)
         if len(plan.positions) < len(states):
-            states = states[torch.from_numpy(plan.positions)]
+            states = states[moved(plan.positions, states.device)]
         weights, losses = self.config.tasks, {}
         if weights["next_item"] and self._holds_items(plan.following):
             losses["next_item"] = self._items(self.network.next_item, states, plan.following, plan, items)
@@ -162,7 +163,8 @@ class PretrainingTasks:
         draws = self.config.negatives
         drawn = np.minimum(np.searchsorted(self._cumulative, rng.random(draws), side="right"), self.count - 1)
         pool, times = np.unique(drawn, return_counts=True)
-        return pool, torch.from_numpy(np.log(times / (draws * self._share[pool])).astype(np.float32))
+        correction = np.log(times / (draws * self._share[pool])).astype(np.float32)
+        return pool, moved(correction, self.network.device)
 
     def _needed(
         self, batch: Batch, following: Wanted, hidden: Wanted, pool: npt.NDArray[np.int64]
@@ -175,7 +177,8 @@ class PretrainingTasks:
         """Softmax loss of each wanted item, the mean over positions of the mean over a position's items."""
         targets = self.sequences.items[wanted.events].astype(np.int64)
         owner, targets = wanted.owner[targets >= 0], targets[targets >= 0]
-        weight = torch.from_numpy((1.0 / np.bincount(owner, minlength=1))[owner].astype(np.float32))
+        device = states.device
+        weight = moved((1.0 / np.bincount(owner, minlength=1))[owner].astype(np.float32), device)
         # All states, wanted or not: one shape at every step costs less than a few rows.
         queries = head(states).float()
         vectors, bias = items.vectors, items.bias
@@ -183,10 +186,10 @@ class PretrainingTasks:
         if plan.drawn is not None:
             pool, correction = plan.drawn
             spare = -len(pool) % _SHAPES
-            at = torch.from_numpy(np.pad(items.places(pool), (0, spare)))
+            at = moved(np.pad(items.places(pool), (0, spare)), device)
             among, offset = vectors[at], bias[at] + functional.pad(correction, (0, spare), value=-1e4)
         against = _LogSumExp.apply(queries, among, offset)
-        rows, columns = torch.from_numpy(wanted.positions[owner]), torch.from_numpy(items.places(targets))
+        rows, columns = moved(wanted.positions[owner], device), moved(items.places(targets), device)
         positive = (queries[rows] * vectors[columns]).sum(1) + bias[columns]
         total = against[rows]
         if plan.drawn is not None:
@@ -198,26 +201,26 @@ class PretrainingTasks:
         cell = wanted.owner * types + self.sequences.types[wanted.events]
         shares = np.bincount(cell, minlength=len(wanted.positions) * types).reshape(-1, types).astype(np.float32)
         shares /= shares.sum(1, keepdims=True)
-        answers = self.network.next_type(states)[torch.from_numpy(wanted.positions)].float()
-        return functional.cross_entropy(answers, torch.from_numpy(shares))
+        answers = self.network.next_type(states)[moved(wanted.positions, states.device)].float()
+        return functional.cross_entropy(answers, moved(shares, states.device))
 
     def _return(self, states: Tensor, index: npt.NDArray[np.int64], end_us: int) -> dict[str, Tensor]:
         """Whether the next session starts within the horizon, and when; both right-censored at the end of the log."""
         seen, waited = self._waited(index, end_us)
-        losses = {}
+        device, losses = states.device, {}
         if self.config.tasks["return"]:
             back, decided = self._returned(seen, waited)
             if len(decided):
-                answers = self.network.returns(states)[torch.from_numpy(decided), 0].float()
-                target = torch.from_numpy(back[decided].astype(np.float32))
+                answers = self.network.returns(states)[moved(decided, device), 0].float()
+                target = moved(back[decided].astype(np.float32), device)
                 losses["return"] = functional.binary_cross_entropy_with_logits(answers, target)
         if self.config.tasks["wait"]:
             log_share = torch.log_softmax(self.network.wait(states).float(), dim=1)
-            bucket = torch.from_numpy(np.searchsorted(WAIT_EDGES, waited))[:, None]
+            bucket = moved(np.searchsorted(WAIT_EDGES, waited), device)[:, None]
             exact = log_share.gather(1, bucket)
             # A censored wait says only "not yet": the probability of this bucket and all later ones.
             later = torch.flip(torch.logcumsumexp(torch.flip(log_share, [1]), dim=1), [1]).gather(1, bucket)
-            losses["wait"] = -torch.where(torch.from_numpy(seen)[:, None], exact, later).mean()
+            losses["wait"] = -torch.where(moved(seen, device)[:, None], exact, later).mean()
         return losses
 
     def _waited(
@@ -244,7 +247,7 @@ class _LogSumExp(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, queries: Tensor, vectors: Tensor, offset: Tensor) -> Tensor:
-        kind = torch.bfloat16 if use_bfloat16() else torch.float32
+        kind = torch.bfloat16 if use_bfloat16(queries.device) else torch.float32
         queries, vectors = queries.to(kind), vectors.to(kind)
         scores = (queries @ vectors.T).float().add_(offset)
         highest = scores.amax(1, keepdim=True)

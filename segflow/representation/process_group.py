@@ -20,16 +20,19 @@ import numpy as np
 import torch
 from torch import Tensor, distributed
 
+from segflow.representation.devices import CPU
+
 BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
-"""What adds up tensors of a kind of device."""
+"""What adds up tensors of a kind of device; nccl takes those of a card only, and a card for each process."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Process ``rank`` of ``size``; a group of one does nothing at all."""
+    """Process ``rank`` of ``size``, which works on ``device``; a group of one does nothing at all."""
 
     rank: int = 0
     size: int = 1
+    device: torch.device = CPU
 
     @property
     def alone(self) -> bool:
@@ -47,17 +50,18 @@ class Group:
         A parameter without a gradient anywhere keeps none.
         """
         found = [one.grad is not None for one in parameters]
-        parts = [torch.zeros(one.numel()) if one.grad is None else one.grad.reshape(-1) for one in parameters]
-        flat = torch.cat([*parts, torch.tensor(found, dtype=torch.float32), torch.tensor(figures, dtype=torch.float32)])
+        parts = [torch.zeros_like(one) if one.grad is None else one.grad for one in parameters]
+        told = torch.tensor([*found, *figures], dtype=torch.float32, device=self.device)
+        flat = torch.cat([*(part.reshape(-1) for part in parts), told])
         distributed.all_reduce(flat)
         *summed, anywhere, totals = flat.split([*(one.numel() for one in parameters), len(found), len(figures)])
         for one, gradient, somebody in zip(parameters, summed, anywhere.tolist(), strict=True):
             one.grad = gradient.view_as(one) if somebody else None
-        return [float(total) for total in totals]
+        return totals.tolist()
 
     def add(self, figures: Mapping[str, float]) -> dict[str, float]:
         """The sums of ``figures``, which have the same names in all processes."""
-        flat = torch.tensor(list(figures.values()), dtype=torch.float64)
+        flat = torch.tensor(list(figures.values()), dtype=torch.float64, device=self.device)
         distributed.all_reduce(flat)
         return dict(zip(figures, flat.tolist(), strict=True))
 
@@ -70,8 +74,8 @@ class Group:
         """Raise RuntimeError unless ``weights`` are equal to the last bit in all processes."""
         digest = hashlib.sha256()
         for name in sorted(weights):
-            digest.update(weights[name].detach().contiguous().view(-1).view(torch.uint8).numpy().data)
-        own = torch.tensor(list(digest.digest()), dtype=torch.int64)
+            digest.update(weights[name].detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        own = torch.tensor(list(digest.digest()), dtype=torch.int64, device=self.device)
         others = [torch.empty_like(own) for _ in range(self.size)]
         distributed.all_gather(others, own)
         if differ := [rank for rank, other in enumerate(others) if not torch.equal(own, other)]:
@@ -82,19 +86,22 @@ ALONE = Group()
 
 
 @contextmanager
-def joined(rank: int, size: int, folder: Path, patience: float, device: str = "cpu") -> Iterator[Group]:
-    """This process as one of ``size`` that meet in ``folder``, on one machine.
+def joined(rank: int, size: int, folder: Path, patience: float, device: torch.device = CPU) -> Iterator[Group]:
+    """This process as one of ``size`` that meet in ``folder``, on one machine, each with a ``device`` of one kind.
 
-    patience: seconds to wait for the others, at any one exchange; then torch raises RuntimeError.
+    patience: seconds to wait for the others, at any one exchange; then gloo raises RuntimeError, and nccl ends this process.
     """
+    if device.type == "cuda":
+        # Else whatever names no card would work on the first, in every process.
+        torch.cuda.set_device(device)
     distributed.init_process_group(
-        BACKENDS[device],
+        BACKENDS[device.type],
         init_method=f"file://{folder / 'meeting'}",
         rank=rank,
         world_size=size,
         timeout=timedelta(seconds=patience),
     )
     try:
-        yield Group(rank, size)
+        yield Group(rank, size, device)
     finally:
         distributed.destroy_process_group()

@@ -30,6 +30,7 @@ from segflow.compute.processes import end_with_parent
 from segflow.config import BehaviorConfig
 from segflow.errors import UserError
 from segflow.representation.behavior_training import Log
+from segflow.representation.devices import find_device
 from segflow.representation.process_group import Group, joined
 from segflow.representation.sequences import EventSequences
 
@@ -95,9 +96,11 @@ def train(
 ) -> bytes:
     """The bytes that ``fit`` gives in the first of the processes.
 
-    Raises UserError if the training does, LostProcessError if a process ends without a word or does not answer the others
-    within the patience, and RuntimeError for other errors of theirs. No process is left behind.
+    Raises UserError if the training does or there are cards but fewer than processes, LostProcessError if a process ends
+    without a word or does not answer the others within the patience, and RuntimeError for other errors of theirs. No process
+    is left behind.
     """
+    _require_cards(processes.count)
     if processes.folder is not None:
         Path(processes.folder).mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="training-", dir=processes.folder) as name:
@@ -118,6 +121,16 @@ def train(
         )
         _run(fit, training, log)
         return (folder / _MODEL).read_bytes()
+
+
+def _require_cards(count: int) -> None:
+    """Training on processors instead would be slower by far, and nobody would be told: so it is asked for."""
+    cards = torch.cuda.device_count()
+    if 0 < cards < count:
+        raise UserError(
+            f"compute.training_processes: {count} processes need a graphics card each, and this machine has {cards}; lower "
+            f"it to {cards}, or hide the cards (CUDA_VISIBLE_DEVICES=-1) to train on processors"
+        )
 
 
 def _run(fit: Fit, training: Training, log: Log) -> None:
@@ -200,7 +213,7 @@ def _work(fit: Fit, training: Training, rank: int, pipe: Connection) -> None:
     end_with_parent()
     if sys.platform == "linux":
         # All are on this machine: nobody else needs to reach them, whatever name the machine has.
-        os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+        os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(training.threads)
 
     def log(epoch: int, metrics: dict[str, float]) -> None:
@@ -210,7 +223,8 @@ def _work(fit: Fit, training: Training, rank: int, pipe: Connection) -> None:
     with _told(pipe):
         _await_others(training.folder, rank, training.size)
         # An error is told before the others can notice that this process is gone.
-        with joined(rank, training.size, training.folder, training.patience) as group, _told(pipe):
+        device = find_device(rank)
+        with joined(rank, training.size, training.folder, training.patience, device) as group, _told(pipe):
             sequences, vectors = _read(training)
             found = fit(sequences, vectors, training, group, log)
             if group.leads:

@@ -110,7 +110,7 @@ def test_a_precision_that_loses_too_much_is_not_used(
     bert: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(encoder_module, "LEAST_COSINE", 1.1)
-    monkeypatch.setattr(encoder_module, "use_bfloat16", lambda: True)
+    monkeypatch.setattr(encoder_module, "use_bfloat16", lambda device: True)
     with caplog.at_level(logging.WARNING):
         encoder = load(bert, precision="auto")
     assert (encoder.precision, encoder.precision_cosine) == ("float32", 1.0)
@@ -121,7 +121,7 @@ def test_a_precision_that_loses_too_much_is_not_used(
 
 def test_auto_is_what_the_processor_has(bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for native, precision in ((True, "bfloat16"), (False, "float32")):
-        monkeypatch.setattr(encoder_module, "use_bfloat16", lambda native=native: native)
+        monkeypatch.setattr(encoder_module, "use_bfloat16", lambda device, native=native: native)
         assert load(bert, precision="auto").precision == precision
 
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from segflow.representation import rounding
-from segflow.representation.behavior_network import use_bfloat16
+from segflow.representation.devices import CPU, use_bfloat16
 from segflow.representation.rounding import LaidOutLinear, can_lay_out, in_bfloat16
 
-native = pytest.mark.skipif(not use_bfloat16(), reason="this processor multiplies no bfloat16")
+native = pytest.mark.skipif(not use_bfloat16(CPU), reason="this processor multiplies no bfloat16")
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from segflow.config import BehaviorConfig
 from segflow.errors import UserError
-from segflow.representation import behavior_network, behavior_training, pretraining
+from segflow.representation import behavior_training, devices, pretraining
 from segflow.representation.behavior import BehaviorModel, fit_behavior_model
 from segflow.representation.behavior_network import Network
 from segflow.representation.behavior_training import Log, Span, Trainer
@@ -89,8 +89,8 @@ class Noting(Group):
 def test_the_gradients_of_all_processes_add_up_to_those_of_one(
     log: EventSequences, vectors: npt.NDArray[np.float32], monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    for module in (behavior_network, behavior_training, pretraining):
-        monkeypatch.setattr(module, "use_bfloat16", lambda: False)
+    for module in (devices, pretraining):
+        monkeypatch.setattr(module, "use_bfloat16", lambda device: False)
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda self: None)
     clipped: list[list[Tensor | None]] = []
 
@@ -98,7 +98,7 @@ def test_the_gradients_of_all_processes_add_up_to_those_of_one(
         clipped.append([None if one.grad is None else one.grad.clone() for one in parameters])
 
     monkeypatch.setattr(behavior_training.nn.utils, "clip_grad_norm_", noted)
-    groups = [ALONE, *(Noting(rank, size, [], []) for rank in range(size))]
+    groups = [ALONE, *(Noting(rank, size, gradients=[], figures=[]) for rank in range(size))]
     parts = [_first_step(log, vectors, group) for group in groups]
     whole, together = clipped[0], [group.gradients[0] for group in groups[1:]]  # type: ignore[attr-defined]
     assert any(one is not None and one.abs().max() > 1e-3 for one in whole)

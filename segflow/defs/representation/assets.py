@@ -20,7 +20,9 @@ from segflow.reading.rankers import event_sequences, item_vectors, some_sequence
 
 GROUP = "representation"
 _SLICE = 16_384
-_ENCODER = [f"representation/{name}.py" for name in ("encoder", "language_model", "packing", "integers", "rounding")]
+_ENCODER = [
+    f"representation/{name}.py" for name in ("encoder", "language_model", "devices", "packing", "integers", "rounding")
+]
 
 
 def encoder_files() -> str:
@@ -108,6 +110,7 @@ def session_embeddings(step: Step) -> None:
         "representation/behavior_network.py",
         "representation/behavior_training.py",
         "representation/process_group.py",
+        "representation/devices.py",
         "representation/pretraining.py",
         "representation/compression.py",
         "representation/quantization.py",

@@ -91,9 +91,9 @@ class Settled:
 
 
 @contextmanager
-def opened(folder: Path, weeks: int, **settings: Any) -> Iterator[Settled]:
+def opened(folder: Path, weeks: int, people: int = 10, **settings: Any) -> Iterator[Settled]:
     """A project with a log of so many weeks and nothing made. settings: whole sections to replace."""
-    log = planted_log(folder, users=10, weeks=weeks)
+    log = planted_log(folder, users=people, weeks=weeks)
     project = Project.make(folder, log.start, log.end, **settings)
     with (folder / "maker.log").open("w") as said:
         maker = subprocess.Popen(
@@ -215,3 +215,26 @@ def test_another_encoder(tmp_path: Path, how: str) -> None:
         project.segflow(*week, "user_views")
         # The setting is one of the texts of items too.
         assert set(project.make()[0]) <= {"items"}
+
+
+def test_the_number_of_segments(tmp_path: Path) -> None:
+    """Of `k_max` depends the segmentation of a week, and nothing before it; what was there can still be read."""
+    made_of_days = ["backfill", "--assets", "catalogue,days"]
+    settings = {"users": {"views": ["engagement"], "fuse": ["engagement"]}}
+    segments = {"segments": {**SMALL["segments"], "min_users": 5}}
+    with opened(tmp_path / "project", 3, 40, **settings, **segments) as project:
+        log = project.project
+        start = yaml.safe_load((log.folder / "segflow.yaml").read_text())["calendar"]["start"]
+        week = start + timedelta(weeks=2)
+        project.segflow(*made_of_days, f"{start}..{week + timedelta(days=6)}")
+        asked = ["backfill", f"{week}..{week + timedelta(days=6)}", "--assets"]
+        names = ("behavior_model", "user_views", "user_embeddings", "segmentation")
+        project.segflow(*asked, ",".join(names))
+        before, rows = log.versions(), log.read(tables.SEGMENTATION)
+        for key, value in (("segments.k_max", 3), ("segments.k_max", 5), ("segments.bootstraps", 12)):
+            project.set(key, value)
+            project.segflow(*asked, ",".join(names))
+            after = log.versions()
+            assert {name for name in names if after[name] != before[name]} == {"segmentation"}, key
+            assert log.read(tables.SEGMENTATION, version=before["segmentation"]).equals(rows)
+            before, rows = after, log.read(tables.SEGMENTATION)

@@ -44,7 +44,7 @@ test: $(VENV)/.dev ## the tests
 test-slow: $(VENV)/.dev ## the tests that take minutes
 	@$(BIN)/pytest -m slow
 
-test-faults: $(VENV)/.dev ## processes killed, disks full, bytes flipped, at random moments (about fifteen minutes)
+test-faults: $(VENV)/.dev ## processes killed, disks full, bytes flipped, at random moments (about half an hour)
 	@$(BIN)/pytest -m faults -rs
 
 FUZZ_CASES ?= 10000

@@ -30,8 +30,11 @@ def test_a_damaged_data_file(days: Days) -> None:
     chance = random.Random(SEED)
     assert days.nursery.run(*backfill(chunk=4)).status == 0
     for turn in range(INJECTIONS):
-        table = tables.ALL[chance.choice(DAILY)]
-        files = days.project.storage.files(table)
+        # Rows of two days are needed to take one for the other, and there may be so few in quarantine.
+        files = []
+        while len(files) < 2:
+            table = tables.ALL[chance.choice(DAILY)]
+            files = days.project.storage.files(table)
         ((key, file), (_, other)) = chance.sample(files, 2)
         how = chance.choice(["flip", "flip", "cut", "swap"])
         content = bytearray(file.read_bytes())

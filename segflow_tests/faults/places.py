@@ -1,5 +1,5 @@
 """Disks that are small or cannot be written, and processes whose rights count although root started them. Needs a Linux that
-lets the tests mount; elsewhere they are skipped.
+lets the tests mount and limit memory, so root's rights; SEGFLOW_TEST_SKIPS=1 leaves out what is not allowed here.
 """
 
 from __future__ import annotations
@@ -10,11 +10,19 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 RIGHTS_COUNT = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
 """The start of a command line under which root, too, may only do what a file's mode says."""
+
+
+def cannot(needs: str) -> NoReturn:
+    """This fault cannot be injected here: a failure, as it would go untested otherwise, or a skip where that is allowed."""
+    if os.environ.get("SEGFLOW_TEST_SKIPS") == "1":
+        pytest.skip(needs)
+    pytest.fail(f"{needs}; SEGFLOW_TEST_SKIPS=1 leaves out what cannot be tried here", pytrace=False)
 
 
 def mount(folder: Path, size: str) -> bool:
@@ -35,7 +43,7 @@ def unmount(folder: Path) -> None:
 def small_disk(folder: Path, size: str) -> Iterator[Path]:
     """`folder` on a disk of that size, until the end of the block."""
     if not mount(folder, size):
-        pytest.skip("needs to mount a small file system")
+        cannot("needs to mount a small file system")
     try:
         yield folder
     finally:
@@ -76,7 +84,7 @@ def memory_group(name: str) -> Iterator[Callable[[int, int], None]]:
     try:
         group.mkdir()
     except OSError:
-        pytest.skip("needs a control group for memory")
+        cannot("needs a control group for memory")
     limit = next((group / one for one in ("memory.limit_in_bytes", "memory.max") if (group / one).exists()), None)
 
     def join(process: int, size: int) -> None:
@@ -86,7 +94,7 @@ def memory_group(name: str) -> Iterator[Callable[[int, int], None]]:
 
     try:
         if limit is None:
-            pytest.skip("needs a control group for memory")
+            cannot("needs a control group for memory")
         yield join
     finally:
         group.rmdir()

@@ -14,7 +14,7 @@ from segflow.config import ComputeConfig
 from segflow.errors import UserError
 from segflow.storage import Storage, connect
 from segflow_tests.faults.days import INJECTIONS, SEED, Days, backfill
-from segflow_tests.faults.places import RIGHTS_COUNT, full_but_for, read_only, small_disk
+from segflow_tests.faults.places import RIGHTS_COUNT, cannot, full_but_for, read_only, small_disk
 from segflow_tests.storage.samples import NAMES, VISITS, day, numbers, start, visits
 
 pytestmark = pytest.mark.faults
@@ -92,7 +92,7 @@ def test_disk_full_at_any_moment_of_a_command(days: Days) -> None:
     nothing left open.
     """
     if not days.own_disk:
-        pytest.skip("needs to mount a small file system")
+        cannot("needs to mount a small file system")
     chance, failed = random.Random(SEED), 0
     disk = days.project.folder
     for turn in range(4 * INJECTIONS):
@@ -144,7 +144,7 @@ def test_permission_denied(tmp_path: Path, seed: int) -> None:
     succeeds.
     """
     if RIGHTS_COUNT and not shutil.which(RIGHTS_COUNT[0]):
-        pytest.skip("needs setpriv, or a user who is not root")
+        cannot("needs setpriv, or a user who is not root")
     chance = random.Random(seed)
     with connect(ComputeConfig(spill=str(tmp_path / "spill"), threads=1)) as connection:
         storage = Storage(str(tmp_path / "tables"))

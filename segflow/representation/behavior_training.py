@@ -148,14 +148,19 @@ class Trainer:
         )
         mixed = self.rng.permutation(len(starts))
         groups = full_batches(starts[mixed], stops[mixed], self.config.batch_moments)
-        sums: dict[str, float] = {}
-        for number in self.rng.permutation(len(groups)):
-            for name, value in self._learn(*groups[number]).items():
-                sums[name] = sums.get(name, 0.0) + value / len(groups)
+        found = [self._learn(*groups[number]) for number in self.rng.permutation(len(groups))]
+        learned = [losses for losses in found if losses]
+        if not learned:
+            weighted = ", ".join(name for name, weight in self.config.tasks.items() if weight)
+            raise UserError(
+                f"behaviour model: no moment of the log has anything to predict for behavior.tasks ({weighted}); give another "
+                "task a weight, such as `return: 1`"
+            )
         self._settle_unseen()
         if not self.group.alone:
             self.group.require_same(self.network.state_dict())
-        return sums
+        names = dict.fromkeys(name for losses in learned for name in losses)
+        return {name: sum(losses.get(name, 0.0) for losses in learned) / len(learned) for name in names}
 
     def validate(self) -> dict[str, float]:
         """Mean losses of the moments whose outcome, a next moment or still none, lies in the validation days."""
@@ -179,8 +184,9 @@ class Trainer:
                 # Planned by every process, since random numbers are drawn for all batches in a row.
                 plan = self.tasks.plan(batch, scored, end, rng)
                 if number % self.group.size == self.group.rank:
-                    weight += scored.sum()
-                    for name, value in _read(self._losses(batch, plan, end)).items():
+                    losses = self._losses(batch, plan, end)
+                    weight += scored.sum() if losses else 0
+                    for name, value in _read(losses).items():
                         sums[name] = sums.get(name, 0.0) + value * scored.sum()
         if not self.group.alone:
             sums, weight = self._added(sums, weight)
@@ -209,7 +215,7 @@ class Trainer:
         )
 
     def _learn(self, starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64]) -> dict[str, float]:
-        """One training step on these windows; the mean losses."""
+        """One training step on these windows; the mean losses, none if no task has anything to predict in them."""
         batch = make_batch(self.sequences, self.moments, starts, stops, self.device)
         plan = self.tasks.plan(batch, np.ones(len(batch.moments), bool), self.span.split_us, self.rng)
         at = moved(plan.items, self.device)
@@ -217,10 +223,14 @@ class Trainer:
         self.optimizer.zero_grad()
         if self.group.alone:
             losses = self._losses(batch, plan, self.span.split_us, leaves)
-            losses["loss"].backward()
+            if losses:
+                losses["loss"].backward()
             parts = _read(losses)
         else:
             parts = self._descend_together(starts, stops, batch, plan, leaves)
+        if not parts:
+            self.step += 1
+            return parts
         if not math.isfinite(parts["loss"]):
             raise UserError(
                 f"behaviour model: the loss is {parts['loss']} at training step {self.step + 1}; "
@@ -247,6 +257,8 @@ class Trainer:
         """Gradients and mean losses of the whole batch, of which this process works on every so many-th window."""
         end, tasks = self.span.split_us, self.tasks
         whole = tasks.counts(batch, plan, end)
+        if not whole:
+            return {}
         parts = dict.fromkeys(("loss", *whole), 0.0)
         own = slice(self.group.rank, None, self.group.size)
         if len(starts[own]):
@@ -258,15 +270,16 @@ class Trainer:
             counts = tasks.counts(some, of_some, end)
             found = self._task_losses(some, of_some, end, leaves)
             shared = {name: value * (counts[name] / whole[name]) for name, value in found.items()}
-            loss = tasks.total(shared, among=whole)
-            loss.backward()
-            parts |= _read({"loss": loss, **shared})
+            if shared:
+                loss = tasks.total(shared, among=whole)
+                loss.backward()
+                parts |= _read({"loss": loss, **shared})
         sums = self.group.add_gradients([*self.dense, *leaves], list(parts.values()))
         return dict(zip(parts, sums, strict=True))
 
     def _losses(self, batch: Batch, plan: Plan, end_us: int, leaves: Sequence[Tensor] = ()) -> dict[str, Tensor]:
         losses = self._task_losses(batch, plan, end_us, leaves)
-        return {"loss": self.tasks.total(losses), **losses}
+        return {"loss": self.tasks.total(losses), **losses} if losses else {}
 
     def _task_losses(self, batch: Batch, plan: Plan, end_us: int, leaves: Sequence[Tensor] = ()) -> dict[str, Tensor]:
         with rounded(self.device):
@@ -332,7 +345,11 @@ class Trainer:
 
 def _read(losses: Mapping[str, Tensor]) -> dict[str, float]:
     """The numbers, in one exchange with the device: each would wait for all that it still has to do."""
-    return dict(zip(losses, torch.stack([one.detach() for one in losses.values()]).tolist(), strict=True))
+    return (
+        dict(zip(losses, torch.stack([one.detach() for one in losses.values()]).tolist(), strict=True))
+        if losses
+        else {}
+    )
 
 
 def _waited(curve: list[dict[str, float]]) -> int:

@@ -91,6 +91,36 @@ def test_one_event_type_means_no_type_task(log: EventSequences, vectors: np.ndar
     assert "valid_next_item" in seen[0]
 
 
+def _seldom(log: EventSequences) -> EventSequences:
+    """Of most users, the first moment is all there is."""
+    few = np.arange(USERS) % 8 == 0
+    last = log.offsets[:-1] + np.where(few, np.diff(log.offsets), 3)
+    kept = np.arange(len(log.items)) < last[log.user_of_event]
+    return replace(
+        log,
+        offsets=np.append(0, np.cumsum(np.bincount(log.user_of_event[kept], minlength=USERS))),
+        **{name: getattr(log, name)[kept] for name in ("items", "types", "times", "values")},
+    )
+
+
+@pytest.mark.parametrize("task", ["next_item", "masked", "next_type"])
+def test_batches_in_which_nothing_is_to_be_predicted(log: EventSequences, vectors: np.ndarray, task: str) -> None:
+    """Their windows teach nothing, and the others do."""
+    tasks = {name: float(name == task) for name in ("next_item", "masked", "next_type", "return", "wait")}
+    config = CONFIG.model_copy(update={"tasks": tasks, "batch_moments": 4, "epochs": 1})
+    seen: list[dict[str, float]] = []
+    fit_behavior_model(_seldom(log), vectors, config, 0, lambda _, metrics: seen.append(metrics))
+    assert np.isfinite([seen[0]["train_loss"], seen[0]["valid_loss"]]).all()
+    assert seen[0]["train_loss"] == pytest.approx(seen[0][f"train_{task}"])
+
+
+def test_a_task_that_the_log_cannot_teach(log: EventSequences, vectors: np.ndarray) -> None:
+    plain = replace(log, types=np.zeros_like(log.types), event_types=("buy",))
+    tasks = {name: float(name == "next_type") for name in ("next_item", "masked", "next_type", "return", "wait")}
+    with pytest.raises(UserError, match=r"anything to predict for behavior.tasks \(next_type\)"):
+        fit_behavior_model(plain, vectors, CONFIG.model_copy(update={"tasks": tasks}), 0)
+
+
 def test_sampled_softmax_learns_too(log: EventSequences, vectors: np.ndarray) -> None:
     config = CONFIG.model_copy(update={"negatives": 16})
     model = fit_behavior_model(log, vectors, config, seed=0)

@@ -61,9 +61,11 @@ class Fitted:
     curve: list[dict[str, float]]
 
 
-def _fit(log: EventSequences, vectors: npt.NDArray[np.float32], processes: Processes) -> Fitted:
+def _fit(
+    log: EventSequences, vectors: npt.NDArray[np.float32], processes: Processes, config: BehaviorConfig = CONFIG
+) -> Fitted:
     curve: list[dict[str, float]] = []
-    model = fit_behavior_model(log, vectors, CONFIG, 0, lambda _, metrics: curve.append(metrics), None, processes)
+    model = fit_behavior_model(log, vectors, config, 0, lambda _, metrics: curve.append(metrics), None, processes)
     return Fitted(model, curve)
 
 
@@ -143,6 +145,18 @@ def test_two_processes_end_with_the_same_bytes_each_time(
     log: EventSequences, vectors: npt.NDArray[np.float32], two: Fitted
 ) -> None:
     assert _fit(log, vectors, TWO).model.to_bytes() == two.model.to_bytes()
+
+
+@pytest.mark.slow
+def test_a_share_of_a_batch_in_which_nothing_is_to_be_predicted(
+    log: EventSequences, vectors: npt.NDArray[np.float32]
+) -> None:
+    """What few moments there are to learn from lie with one process, or in no share of a batch."""
+    masked = {name: float(name == "masked") for name in CONFIG.tasks}
+    config = CONFIG.model_copy(update={"tasks": masked, "mask_share": 0.03, "batch_moments": 64, "epochs": 1})
+    (alone,), (together,) = (_fit(log, vectors, processes, config).curve for processes in (Processes(1), TWO))
+    assert together["train_masked"] == pytest.approx(alone["train_masked"], rel=TOLERANCE)
+    assert together["valid_masked"] == pytest.approx(alone["valid_masked"], rel=TOLERANCE)
 
 
 def _apart(

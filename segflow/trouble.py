@@ -31,7 +31,8 @@ _MEND: Mapping[str, tuple[str, str]] = {
         "does not answer",
         "start that server, or correct its address (tracking.uri is MLflow's), and run it again",
     ),
-    r"database is locked": (
+    # The protocol: a process was stopped while it held a lock of the write-ahead log.
+    r"database is locked|locking protocol": (
         "is locked",
         "end the process that holds it (`segflow doctor` looks for locks), and run it again",
     ),

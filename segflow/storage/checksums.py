@@ -1,4 +1,4 @@
-"""Checksums of data files on local disk, so that what is read is what was written.
+"""Checksums of data files and of Delta's log on local disk, so that what is read is what was written.
 
 Lives here: recording and comparing them. Does not live here: which files a table consists of (``tables``).
 
@@ -6,6 +6,9 @@ Delta's writer puts no checksums into Parquet pages, and DuckDB's reader looks f
 were read as another value without a word. Each data file therefore has its CRC-32 and size beside it, in the folder
 `_checksums` of its table, which Delta takes for hidden. That finds accidents, such as rotten disks, cut copies and files put in
 place of others; whoever changes a file on purpose can change its checksum too. Object stores keep checksums of their own.
+
+So have the files of Delta's log: of one that is cut between two lines, or whose `add` became another word, readers pass over
+what is gone, and rows were missing without a word.
 """
 
 from __future__ import annotations
@@ -20,8 +23,9 @@ from pathlib import Path
 from segflow.errors import UserError
 from segflow.trouble import line
 
-FOLDER = "_checksums"
+FOLDER, LOG = "_checksums", "_delta_log"
 _BLOCK = 1 << 20
+_LOG_FILE = re.compile(r"\d{20}\.(json|checkpoint\.parquet)")
 _SUM = re.compile(r"[0-9a-f]{8} \d+\n")
 _Stamp = tuple[int, int, int]
 _sound: dict[Path, _Stamp] = {}
@@ -42,10 +46,9 @@ def record(table: Path, files: Iterable[Path]) -> int:
     The caller vouches for their content: it has just written it or has compared it.
     """
     missing = [one for one in files if not _beside(table, one).is_file()]
-    if missing:
-        (table / FOLDER).mkdir(exist_ok=True)
     for one in missing:
         kept = _beside(table, one)
+        kept.parent.mkdir(parents=True, exist_ok=True)
         new = kept.with_name(f"{kept.name}.{os.getpid()}")
         new.write_text(_sum(one), encoding="ascii")
         new.replace(kept)
@@ -69,9 +72,45 @@ def without(table: Path, files: Iterable[Path]) -> list[Path]:
 def forget(table: Path, files: Iterable[Path]) -> None:
     """Remove all checksums but those of `files`."""
     kept = {_beside(table, one) for one in files}
-    for one in (table / FOLDER).glob("*"):
-        if one not in kept:
+    for one in (table / FOLDER).rglob("*"):
+        if one not in kept and not one.is_dir():
             one.unlink(missing_ok=True)
+
+
+def forget_gone(table: Path) -> None:
+    """Remove the checksums of files that are gone, but for the newest commit, which is missed."""
+    # Listed before the files are: of what is written meanwhile, both are there.
+    kept, newest = list((table / FOLDER).rglob("*.crc32")), newest_commit(table)
+    there = {_beside(table, one) for one in [*table.rglob("*.parquet"), *(table / LOG).glob("*.json")]}
+    for one in kept:
+        if one not in there and (newest is None or one != _beside(table, newest)):
+            one.unlink(missing_ok=True)
+
+
+def log_files(table: Path, version: int | None = None) -> list[Path]:
+    """What a reader of `version` (default: the newest) reads of the log: the last checkpoint, and the commits since."""
+    log = table / LOG
+    numbered = (
+        sorted((int(one.name[:20]), one) for one in log.iterdir() if _LOG_FILE.fullmatch(one.name))
+        if log.is_dir()
+        else []
+    )
+    read = [(number, one) for number, one in numbered if version is None or number <= version]
+    since = max((number for number, one in read if one.suffix == ".parquet"), default=-1)
+    return [one for number, one in read if number > since or (number == since and one.suffix == ".parquet")]
+
+
+def commit_files(table: Path, version: int) -> list[Path]:
+    """What a commit has put into the log: itself, and at times a checkpoint."""
+    names = (f"{version:020}.json", f"{version:020}.checkpoint.parquet")
+    return [table / LOG / one for one in names if (table / LOG / one).is_file()]
+
+
+def newest_commit(table: Path) -> Path | None:
+    """The newest of the commits whose checksums were kept; None if there are none."""
+    kept = table / FOLDER / LOG
+    names = [one.name.removesuffix(".crc32") for one in kept.iterdir()] if kept.is_dir() else []
+    return max((table / LOG / one for one in names if one.endswith(".json")), default=None)
 
 
 def _damage(table: Path, file: Path, again: bool) -> str:
@@ -98,7 +137,8 @@ def _damage(table: Path, file: Path, again: bool) -> str:
 
 def _beside(table: Path, file: Path) -> Path:
     # Names of data files are unique: Delta's writer puts a UUID into each.
-    return table / FOLDER / f"{file.name}.crc32"
+    folder = table / FOLDER / LOG if file.parent.name == LOG else table / FOLDER
+    return folder / f"{file.name}.crc32"
 
 
 def _sum(file: Path) -> str:

@@ -62,6 +62,12 @@ def what_to_do(table: Table, damages: Sequence[Damage]) -> str:
     return f"{first.file}: {first.says}{more}; restore it from a backup, or make it again with `{again}`"
 
 
+def log_mend(table: Table, place: str, says: str) -> str:
+    """One line on a table at `place` whose log is not as it was written, and how to mend it."""
+    again = f"segflow backfill FIRST..LAST --assets {table.name} --force" if table.partitions else "segflow run --force"
+    return f"{says}; restore it from a backup, or move {place} aside and make the table again with `{again}`"
+
+
 def counted(table: Table, opened: DeltaTable) -> dict[Partition, int]:
     """Partition -> number of rows."""
     counted: dict[Partition, int] = {}

@@ -100,12 +100,15 @@ def forget(storage: Storage, table: Table) -> None:
     opened.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False, full=True)
     opened = storage.open(table) or opened
     opened.create_checkpoint()
-    if storage.is_local:
-        checksums.forget(storage.folder(table), [path for _, path in storage.files(table)])
     files = _files(storage, table)
     for name in _log(files):
         if (numbered := _LOG_FILE.fullmatch(name)) and int(numbered[1]) < opened.version():
             files.delete_file(f"_delta_log/{name}")
+    if storage.is_local:
+        folder = storage.folder(table)
+        log = checksums.commit_files(folder, opened.version())
+        checksums.record(folder, log)
+        checksums.forget(folder, [*(path for _, path in storage.files(table)), *log])
 
 
 def expire(
@@ -122,6 +125,8 @@ def prune(storage: Storage, table: Table, days: int, dry_run: bool = False) -> i
     if opened is None:
         return 0
     gone = opened.vacuum(retention_hours=24 * days, dry_run=dry_run, enforce_retention_duration=False, full=True)
+    if storage.is_local and not dry_run:
+        checksums.forget_gone(storage.folder(table))
     return len(gone)
 
 

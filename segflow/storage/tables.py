@@ -25,7 +25,16 @@ from segflow.secrets import filled
 from segflow.sql import identifier
 from segflow.storage import checksums
 from segflow.storage.checks import Violation, violations
-from segflow.storage.content import counted, data_files, differences, digests, files_view, path_of, what_to_do
+from segflow.storage.content import (
+    counted,
+    data_files,
+    differences,
+    digests,
+    files_view,
+    log_mend,
+    path_of,
+    what_to_do,
+)
 from segflow.storage.partitions import Key, Partition, check_key, filters
 from segflow.storage.remote import asked, telling, with_waits
 from segflow.storage.writing import put
@@ -95,19 +104,18 @@ class Storage:
     def open(self, table: Table, version: int | None = None) -> DeltaTable | None:
         """The table at `version` (default: the newest), or None if it was never written.
 
-        Raises UserError when it was made with other columns, by another version of segflow, or does not answer.
+        Raises UserError when it was made with other columns, by another version of segflow, does not answer, or when its log
+        is not as it was written.
         """
-        try:
-            with at(f"{self.uri(table)} (storage.root)"):
-                opened = asked(
-                    lambda: DeltaTable(self.uri(table), version=version, storage_options=self.options or None)
-                )
-        except TableNotFoundError:
+        place = self.uri(table)
+        with at(f"{place} (storage.root)"):
+            opened = self._opened(table, version)
+        if opened is None:
             return None
         differ = ", ".join(differences(opened.schema(), table))
         if differ:
             raise UserError(
-                f"{self.uri(table)}: was made by another version of segflow (columns that differ: {differ}); "
+                f"{place}: was made by another version of segflow (columns that differ: {differ}); "
                 "move storage.root aside and run `segflow run --force`, which makes every table again"
             )
         return opened
@@ -269,7 +277,9 @@ class Storage:
         if self.is_local:
             # What was not replaced was compared just now.
             with at(f"{self.uri(table)} (storage.root)"):
-                checksums.record(self.folder(table), [path for key, path in data_files(table, opened) if key in new])
+                written = [path for key, path in data_files(table, opened) if key in new]
+                log = checksums.commit_files(self.folder(table), opened.version()) if changed else []
+                checksums.record(self.folder(table), [*written, *log])
         connection.execute(f"DROP TABLE {identifier(staged)}")
         return Written(
             table,
@@ -291,7 +301,7 @@ class Storage:
                 return opened
             try:
                 with telling():
-                    return DeltaTable.create(
+                    made = DeltaTable.create(
                         self.uri(table),
                         table.arrow,
                         partition_by=list(table.partitions) or None,
@@ -300,8 +310,32 @@ class Storage:
                         description=table.description,
                         commit_properties=CommitProperties(max_commit_retries=0),
                     )
+                if self.is_local:
+                    checksums.record(self.folder(table), checksums.commit_files(self.folder(table), made.version()))
+                return made
             except (StoreError, DeltaError):
                 # Another process made it, or this one did, and the answer was lost.
                 if opened := self.open(table):
                     return opened
                 raise
+
+    def _opened(self, table: Table, version: int | None) -> DeltaTable | None:
+        """The table, if its log is as it was written."""
+        place, folder = self.uri(table), self.folder(table)
+        # Asked for before: a commit may arrive meanwhile, and none may go.
+        newest = checksums.newest_commit(folder) if self.is_local and version is None else None
+        broken = None
+        try:
+            opened = asked(lambda: DeltaTable(place, version=version, storage_options=self.options or None))
+        except DeltaError as error:
+            if newest is None and isinstance(error, TableNotFoundError):
+                return None
+            opened, broken = None, error
+        if self.is_local:
+            read = checksums.log_files(folder, version if opened is None else opened.version())
+            if found := checksums.damages(folder, [*read, *([newest] if newest else [])]):
+                raise UserError(log_mend(table, place, f"{found[0].file}: {found[0].says}"))
+        if broken:
+            says = str(broken).splitlines()[0]
+            raise UserError(log_mend(table, place, f"{place}/_delta_log: cannot be read ({says})")) from broken
+        return opened

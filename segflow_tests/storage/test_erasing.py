@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import date
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from deltalake import DeltaTable
 
 from segflow import tables
 from segflow.erasure.needles import ERASED, Needles
-from segflow.storage import Storage, erasing
+from segflow.storage import Storage, checksums, erasing
 from segflow.tables import Table
 
 Connection = duckdb.DuckDBPyConnection
@@ -172,6 +173,7 @@ def test_older_versions_go_by_their_age(storage: Storage, connection: Connection
                     if name in entry:
                         entry[name] -= 10 * 86_400_000
         file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    shutil.rmtree(folder / checksums.FOLDER / checksums.LOG)
     assert erasing.prune(storage, tables.EVALUATION_REPORT, 11, dry_run=True) == 0
     assert erasing.prune(storage, tables.EVALUATION_REPORT, 3, dry_run=True) == len(first) > 0
     assert all(file.exists() for file in first)

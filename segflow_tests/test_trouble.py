@@ -24,6 +24,7 @@ from segflow.errors import UserError
         (OSError(errno.EROFS, os.strerror(errno.EROFS), "/data/x"), "/data/x: is on a read-only file system; "),
         (sqlite3.OperationalError("database or disk is full"), "a database of Dagster (in DAGSTER_HOME) or of MLflow"),
         (sqlite3.OperationalError("database is locked"), "a database of Dagster (in DAGSTER_HOME) or of MLflow"),
+        (sqlite3.OperationalError("locking protocol"), "a database of Dagster (in DAGSTER_HOME) or of MLflow"),
         (sqlite3.OperationalError("disk I/O error"), "a database of Dagster (in DAGSTER_HOME) or of MLflow"),
         (RuntimeError('IO Error: Could not write file "/s/a.tmp": No space left on device'), "/s/a.tmp: no room"),
         (RuntimeError("Unable to open file /t/part-0.parquet#1: Permission denied"), "/t/part-0.parquet: may not be"),

@@ -102,10 +102,10 @@ class Storage:
         return [] if opened is None else data_files(table, opened)
 
     def open(self, table: Table, version: int | None = None) -> DeltaTable | None:
-        """The table at `version` (default: the newest), or None if it was never written.
+        """The table at `version`, or the newest version, None if it was never written.
 
-        Raises UserError when it was made with other columns, by another version of segflow, does not answer, or when its log
-        is not as it was written.
+        Raises UserError when it was made with other columns, by another version of segflow, does not answer, has no such
+        version, or when its log is not as it was written.
         """
         place = self.uri(table)
         with at(f"{place} (storage.root)"):
@@ -328,7 +328,7 @@ class Storage:
         try:
             opened = asked(lambda: DeltaTable(place, version=version, storage_options=self.options or None))
         except DeltaError as error:
-            if newest is None and isinstance(error, TableNotFoundError):
+            if newest is None and version is None and isinstance(error, TableNotFoundError):
                 return None
             opened, broken = None, error
         if self.is_local:
@@ -336,6 +336,9 @@ class Storage:
             if found := checksums.damages(folder, [*read, *([newest] if newest else [])]):
                 raise UserError(log_mend(table, place, f"{found[0].file}: {found[0].says}"))
         if broken:
-            says = str(broken).splitlines()[0]
-            raise UserError(log_mend(table, place, f"{place}/_delta_log: cannot be read ({says})")) from broken
+            says = f"cannot be read ({str(broken).splitlines()[0]})"
+            if version is not None:
+                gone = "versions go when users are erased; run it again, on what there is now"
+                raise UserError(f"{place}: version {version} {says}; {gone}") from broken
+            raise UserError(log_mend(table, place, f"{place}/_delta_log: {says}")) from broken
         return opened

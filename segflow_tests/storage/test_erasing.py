@@ -15,6 +15,7 @@ from deltalake import DeltaTable
 
 from segflow import tables
 from segflow.erasure.needles import ERASED, Needles
+from segflow.errors import UserError
 from segflow.storage import Storage, checksums, erasing
 from segflow.tables import Table
 
@@ -115,6 +116,8 @@ def test_a_table_can_be_written_and_read_after_it_forgot(place: Storage, connect
     assert version is not None
     assert forgot is not None
     assert forgot > version, "versions that records name never come again"
+    with pytest.raises(UserError, match=f"tables/user_segments: version {version} cannot be read"):
+        place.read(connection, tables.USER_SEGMENTS, version=version)
     row = {"week": WEEKS[1], "user_id": "new", "segment_id": "s001", "probability": 1.0, "outlier": False}
     write(place, connection, tables.USER_SEGMENTS, [row])
     assert place.rows(tables.USER_SEGMENTS) == {(WEEKS[0],): len(OTHERS), (WEEKS[1],): 1}

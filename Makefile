@@ -45,7 +45,7 @@ test-slow: $(VENV)/.dev ## the tests that take minutes
 	@$(BIN)/pytest -m slow
 
 test-faults: $(VENV)/.dev ## processes killed, disks full, bytes flipped, at random moments (about half an hour)
-	@$(BIN)/pytest -m faults -rs
+	@$(BIN)/pytest -m faults -n 2 --dist loadgroup -rs
 
 FUZZ_CASES ?= 10000
 fuzz: $(VENV)/.dev ## settings, CSV and JSON with random mistakes: FUZZ_CASES=10000 (about six minutes)

@@ -27,7 +27,8 @@ _MEND: Mapping[str, tuple[str, str]] = {
         "cannot be read or written",
         "make room on its disk and look at its rights, and run it again",
     ),
-    r"Max retries exceeded|Connection refused": (
+    # The last one: a server that died as it answered.
+    r"Max retries exceeded|Connection refused|API request to \S+ failed with (?:timeout )?exception": (
         "does not answer",
         "start that server, or correct its address (tracking.uri is MLflow's), and run it again",
     ),
@@ -39,7 +40,7 @@ _MEND: Mapping[str, tuple[str, str]] = {
 }
 """Pattern of what the system or sqlite says -> what that means, and what to do."""
 _QUOTED = re.compile(r"['\"](/[^'\"]+)['\"]|(?:file|folder) (/\S+?)(?:#\d+)?:")
-_SERVER = re.compile(r"host='([^']+)', port=(\d+)")
+_SERVER = re.compile(r"host='([^']+)', port=(\d+)|API request to https?://([^/\s]+)")
 _RECORDS = "a database of Dagster (in DAGSTER_HOME) or of MLflow (tracking.root)"
 
 
@@ -85,6 +86,6 @@ def _file(error: BaseException) -> str:
     if isinstance(error, OSError) and error.filename:
         return str(error.filename)
     if server := _SERVER.search(str(error)):
-        return ":".join(server.groups())
+        return server[3] or f"{server[1]}:{server[2]}"
     found = _QUOTED.search(str(error))
     return next((one for one in found.groups() if one), "") if found else ""

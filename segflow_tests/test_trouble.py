@@ -28,6 +28,25 @@ from segflow.errors import UserError
         (sqlite3.OperationalError("disk I/O error"), "a database of Dagster (in DAGSTER_HOME) or of MLflow"),
         (RuntimeError('IO Error: Could not write file "/s/a.tmp": No space left on device'), "/s/a.tmp: no room"),
         (RuntimeError("Unable to open file /t/part-0.parquet#1: Permission denied"), "/t/part-0.parquet: may not be"),
+        (
+            RuntimeError("Failed to parse parquet: External: Generic LocalFileSystem error: No space left on device"),
+            "the disk: no room",
+        ),
+        (
+            RuntimeError("HTTPConnectionPool(host='127.0.0.1', port=5000): Max retries exceeded"),
+            "127.0.0.1:5000: does not answer; ",
+        ),
+        (
+            RuntimeError(
+                "API request to http://127.0.0.1:5000/api/2.0/mlflow/runs/search failed with exception ('Connection "
+                "broken: IncompleteRead(0 bytes read, 2 more expected)', IncompleteRead(0 bytes read, 2 more expected))"
+            ),
+            "127.0.0.1:5000: does not answer; ",
+        ),
+        (
+            RuntimeError("API request to https://mlflow.example/api failed with timeout exception x."),
+            "mlflow.example: does not answer; ",
+        ),
         (ValueError("something else"), ""),
     ],
 )

@@ -27,7 +27,10 @@ WAITS: Mapping[str, str] = {
 """Options that bound one request: a minute of trying, and the last try may take another one."""
 
 _PAUSES = (0.2, 1.0)
-_STORE = re.compile(r"loading credentials|Generic \w+ error|Error performing [A-Z]+ |Object at location .* not found")
+# A disk is a store to deltalake too; what it says is for `trouble` to tell.
+_STORE = re.compile(
+    r"loading credentials|Generic (?!LocalFileSystem)\w+ error|Error performing [A-Z]+ |Object at location .* not found"
+)
 _REQUEST = re.compile(r"Error performing ([A-Z]+) (\S+?)(?:\?\S*)? in ([\d.]+\S+?)(?:, after (\d+) retries|[\s,]|$)")
 _LASTING = re.compile(r"status code: 4(?!08|29)\d\d|Object at location|builder error")
 _UNSET = re.compile(r"://169\.254\.169\.254|credential|Missing \w*Key", re.IGNORECASE)

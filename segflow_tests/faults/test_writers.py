@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 import signal
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import duckdb
 import pytest
-from sqlalchemy.exc import OperationalError
 
 from segflow import tables
 from segflow.storage import Storage
@@ -109,18 +110,27 @@ def test_a_step_that_was_given_up_writes_nothing(days: Days) -> None:
 def give_up(days: Days, orphan: Child) -> bool:
     """What monitoring does with a run whose process does not answer; False if none is under way.
 
-    Monitoring tries again a tick later where a record is locked. Here the process may have been stopped while it held that
+    Where a record is locked, monitoring tries again a tick later. Here the process may have been stopped while it held that
     lock, so it goes on for a moment before the next try.
     """
-    while True:
+    while locked(days):
+        orphan.send(signal.SIGCONT)
+        time.sleep(0.01)
+        orphan.send(signal.SIGSTOP)
+    with opened(days.project) as instance:
+        under_way = [run for run in instance.get_runs() if not run.is_finished]
+        for run in under_way:
+            instance.report_run_failed(run, "given up")
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+        return bool(under_way)
+
+
+def locked(days: Days) -> bool:
+    """Whether a process holds one of Dagster's databases."""
+    for file in (days.project.folder / "history").rglob("*.db"):
         try:
-            with opened(days.project) as instance:
-                under_way = [run for run in instance.get_runs() if not run.is_finished]
-                for run in under_way:
-                    instance.report_run_failed(run, "given up")
-                    instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
-                return bool(under_way)
-        except OperationalError:
-            orphan.send(signal.SIGCONT)
-            time.sleep(0.01)
-            orphan.send(signal.SIGSTOP)
+            with closing(sqlite3.connect(file, timeout=0.1)) as database:
+                database.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return True
+    return False

@@ -11,11 +11,12 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
+from deltalake.exceptions import DeltaError
 
 from segflow.config import ComputeConfig, StorageConfig
 from segflow.erasure.needles import ERASED, Needles
 from segflow.errors import StoreError, UserError
-from segflow.storage import Storage, connect, erasing
+from segflow.storage import Storage, connect, erasing, explained
 from segflow.storage.health import data_findings, storage_findings
 from segflow_tests.object_store import BUCKET, ObjectStore
 from segflow_tests.storage.samples import MODELS, NAMES, VISITS, day, numbers, start, together, visits
@@ -29,6 +30,14 @@ def history(storage: Storage) -> list[dict]:
     opened = storage.open(VISITS)
     assert opened is not None
     return opened.history()
+
+
+@pytest.mark.parametrize(("where", "told"), [("LocalFileSystem", False), ("S3", True)])
+def test_a_disk_is_told_as_a_disk(where: str, told: bool) -> None:
+    error = DeltaError(
+        f"Failed to parse parquet: External: Generic {where} error: No space left on device (os error 28)"
+    )
+    assert (explained(error) is not None) == told
 
 
 def test_tables_are_as_on_disk(connection: Connection, storage: Storage, objects: ObjectStore) -> None:

@@ -52,8 +52,14 @@ def dirty_log(tmp_path_factory: pytest.TempPathFactory) -> PlantedLog:
     return planted_log(tmp_path_factory.mktemp("planted"), users=60, weeks=4, dirt=True)
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook.
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several workers: a file stays with one, and so do all tests that look at the same whole run, which takes a minute."""
+    """With several workers: a file stays with one, and so do all tests that look at the same whole run, which takes a minute.
+
+    Tests with faults share little, and the longest would be the last to start: groups of many tests come first.
+    """
     for item in items:
+        if item.get_closest_marker("faults"):
+            continue
         shared = "made" in getattr(item, "fixturenames", ()) and item.get_closest_marker("postgres") is None
         item.add_marker(pytest.mark.xdist_group("made" if shared else item.location[0]))

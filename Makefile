@@ -48,10 +48,10 @@ test-faults: $(VENV)/.dev ## processes killed, disks full, bytes flipped, at ran
 	@$(BIN)/pytest -m faults -n 2 --dist loadgroup -rs
 
 FUZZ_CASES ?= 10000
-fuzz: $(VENV)/.dev ## settings, CSV and JSON with random mistakes: FUZZ_CASES=10000 (about six minutes)
+fuzz: $(VENV)/.dev ## settings, CSV and JSON with random mistakes: FUZZ_CASES=10000 (six to twelve minutes)
 	@SEGFLOW_FUZZ_CASES=$(FUZZ_CASES) $(BIN)/pytest segflow_tests/fuzz
 
-test-docs: $(VENV)/.dev ## the commands of the docs, run as a reader would (about five minutes)
+test-docs: $(VENV)/.dev ## the commands of the docs, run as a reader would (five to ten minutes)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
 	@$(BIN)/pytest -m slow segflow_tests/docs
 
@@ -59,7 +59,7 @@ test-ui: $(VENV)/.dev ## the Dagster UI and the report in a headless Chromium (n
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,ui]'
 	@$(BIN)/pytest -m ui
 
-test-postgres: $(VENV)/.dev ## the whole run and the production services over a real PostgreSQL (needs Debian's `postgresql`; about five minutes)
+test-postgres: $(VENV)/.dev ## the whole run and the production services over a real PostgreSQL (needs Debian's `postgresql`; five to fifteen minutes)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,production]'
 	@$(BIN)/pytest -m postgres
 

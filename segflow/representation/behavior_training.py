@@ -345,11 +345,9 @@ class Trainer:
 
 def _read(losses: Mapping[str, Tensor]) -> dict[str, float]:
     """The numbers, in one exchange with the device: each would wait for all that it still has to do."""
-    return (
-        dict(zip(losses, torch.stack([one.detach() for one in losses.values()]).tolist(), strict=True))
-        if losses
-        else {}
-    )
+    if not losses:
+        return {}
+    return dict(zip(losses, torch.stack([one.detach() for one in losses.values()]).tolist(), strict=True))
 
 
 def _waited(curve: list[dict[str, float]]) -> int:

@@ -90,14 +90,16 @@ def forget_gone(table: Path) -> None:
 def log_files(table: Path, version: int | None = None) -> list[Path]:
     """What a reader of `version` (default: the newest) reads of the log: the last checkpoint, and the commits since."""
     log = table / LOG
-    numbered = (
-        sorted((int(one.name[:20]), one) for one in log.iterdir() if _LOG_FILE.fullmatch(one.name))
-        if log.is_dir()
-        else []
-    )
-    read = [(number, one) for number, one in numbered if version is None or number <= version]
-    since = max((number for number, one in read if one.suffix == ".parquet"), default=-1)
-    return [one for number, one in read if number > since or (number == since and one.suffix == ".parquet")]
+    there = [one for one in log.iterdir() if _LOG_FILE.fullmatch(one.name)] if log.is_dir() else []
+    read = sorted(one for one in there if version is None or number_of(one) <= version)
+    checkpoints = [one for one in read if one.suffix == ".parquet"]
+    since = number_of(checkpoints[-1]) if checkpoints else -1
+    return [*checkpoints[-1:], *(one for one in read if number_of(one) > since)]
+
+
+def number_of(log_file: Path) -> int:
+    """The version that a file of the log is of."""
+    return int(log_file.name[:20])
 
 
 def commit_files(table: Path, version: int) -> list[Path]:

@@ -39,7 +39,7 @@ from segflow.storage.partitions import Key, Partition, check_key, filters
 from segflow.storage.remote import asked, telling, with_waits
 from segflow.storage.writing import put
 from segflow.tables import Table
-from segflow.trouble import at
+from segflow.trouble import at, line
 
 
 class ViolationsError(Exception):
@@ -324,16 +324,20 @@ class Storage:
         place, folder = self.uri(table), self.folder(table)
         # Asked for before: a commit may arrive meanwhile, and none may go.
         newest = checksums.newest_commit(folder) if self.is_local and version is None else None
-        broken = None
+        opened, broken = None, None
         try:
             opened = asked(lambda: DeltaTable(place, version=version, storage_options=self.options or None))
         except DeltaError as error:
             if newest is None and version is None and isinstance(error, TableNotFoundError):
                 return None
-            opened, broken = None, error
+            if line(error):
+                raise
+            broken = error
         if self.is_local:
             read = checksums.log_files(folder, version if opened is None else opened.version())
-            if found := checksums.damages(folder, [*read, *([newest] if newest else [])]):
+            # Delta removes old commits below a checkpoint; without the newest one, the table would be an older version.
+            behind = newest is not None and (opened is None or opened.version() < checksums.number_of(newest))
+            if found := checksums.damages(folder, [*read, *([newest] if newest and behind else [])]):
                 raise UserError(log_mend(table, place, f"{found[0].file}: {found[0].says}"))
         if broken:
             says = f"cannot be read ({str(broken).splitlines()[0]})"

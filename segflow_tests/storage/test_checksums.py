@@ -149,6 +149,19 @@ def test_a_commit_that_is_gone_is_missed(connection: Connection, written: Storag
     assert len(numbers(connection, written)) == 2
 
 
+def test_an_old_commit_below_a_checkpoint_may_go(connection: Connection, written: Storage) -> None:
+    """As Delta lets it after thirty days, also if the commits since then, such as those of a vacuum, have no checksums."""
+    folder = written.folder(VISITS)
+    newest, opened = checksums.newest_commit(folder), written.open(VISITS)
+    assert newest is not None
+    assert opened is not None
+    opened.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False, full=True)
+    opened.create_checkpoint()
+    assert checksums.newest_commit(folder) == newest
+    newest.unlink()
+    assert len(numbers(connection, written)) == 2
+
+
 def test_a_checkpoint_of_the_log(connection: Connection, written: Storage) -> None:
     """Delta's writer makes one at every hundredth version; from there on, it is what readers read."""
     folder = written.folder(VISITS)

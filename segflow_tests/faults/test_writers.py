@@ -126,8 +126,8 @@ def give_up(days: Days, orphan: Child) -> bool:
 
 
 def locked(days: Days) -> bool:
-    """Whether a process holds one of Dagster's databases."""
-    for file in (days.project.folder / "history").rglob("*.db"):
+    """Whether a process holds a database of Dagster's or MLflow's."""
+    for file in days.project.folder.rglob("*.db"):
         try:
             with closing(sqlite3.connect(file, timeout=0.1)) as database:
                 database.execute("BEGIN IMMEDIATE")

@@ -44,7 +44,7 @@ test: $(VENV)/.dev ## the tests
 test-slow: $(VENV)/.dev ## the tests that take minutes
 	@$(BIN)/pytest -m slow
 
-test-faults: $(VENV)/.dev ## processes killed, disks full, bytes flipped, at random moments (about half an hour)
+test-faults: $(VENV)/.dev ## processes killed, disks full, bytes flipped, at random moments (about forty minutes; as root on Linux)
 	@$(BIN)/pytest -m faults -n 2 --dist loadgroup -rs
 
 FUZZ_CASES ?= 10000

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from hypothesis import HealthCheck, settings
 
 from segflow.config import ComputeConfig
 from segflow.storage import Storage, connect
@@ -16,6 +17,9 @@ from segflow_tests.planted import PlantedLog, planted_log
 
 # Tests talk to nobody.
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+# No test asserts a time.
+settings.register_profile("segflow", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("segflow")
 
 
 @pytest.fixture

@@ -19,7 +19,6 @@ from segflow_tests.events.logs import DAYS, START, Row
 
 each_log = settings(
     max_examples=100,
-    deadline=None,
     derandomize=True,
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

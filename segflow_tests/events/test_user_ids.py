@@ -86,7 +86,7 @@ def test_every_way_of_reading_gives_pythons_hmac(
     assert [row["user_id"] for row in read_in_memory(connection, whole)] == expected
 
 
-@settings_of_hypothesis(max_examples=50, deadline=None)
+@settings_of_hypothesis(max_examples=50)
 @given(st.text(min_size=1).filter(lambda one: "\0" not in one), st.text(min_size=16, max_size=200))
 def test_the_engine_computes_hmac(user: str, secret: str) -> None:
     ids = UserIds(SourceConfig(events=source("unused.csv"), pseudonyms=PSEUDONYMS).pseudonyms, None)

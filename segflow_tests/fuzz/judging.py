@@ -26,7 +26,6 @@ def cases(share: float) -> settings:
     """So many of all cases, as a share of one."""
     return settings(
         max_examples=max(round(share * int(_ASKED or 150)), 1),
-        deadline=None,
         derandomize=_ASKED is None,
         database=None,
         print_blob=True,

@@ -131,7 +131,7 @@ def test_price_level_compares_inside_a_category():
     assert natural(found, "cheap")["price_level"] == pytest.approx(-np.log(2), rel=1e-5)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(
     st.lists(
         st.tuples(st.sampled_from(["ann", "bob", "new"]), st.floats(-300, 0), st.floats(0, 1e4), st.integers(0, 90)),

@@ -124,7 +124,7 @@ def test_a_page_runs_and_loads_nothing_that_a_log_says(connection: duckdb.DuckDB
     assert not re.search(r"<script|<[^>]*(javascript:|onerror)", one["html"])
 
 
-@settings_of_hypothesis(max_examples=100, deadline=None)
+@settings_of_hypothesis(max_examples=100)
 @given(
     st.lists(st.tuples(st.dates(), st.one_of(st.text(max_size=12), st.sampled_from(HOSTILE))), min_size=1, max_size=3)
 )

@@ -207,7 +207,7 @@ def test_a_ledger_of_another_version_is_named():
         ledger.say(1, TWO)
 
 
-@settings(deadline=None, max_examples=12)
+@settings(max_examples=12)
 @given(st.lists(st.lists(st.integers(-2, 3), min_size=24, max_size=24), min_size=2, max_size=4))
 def test_over_weeks_an_id_and_a_name_stand_for_one_segment(weeks):
     """-2 is absent, -1 is in no cluster."""

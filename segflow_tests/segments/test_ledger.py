@@ -233,7 +233,7 @@ def told(ledger: Ledger) -> list[tuple[object, ...]]:
     return [(r.segment_id, r.event, r.users, r.overlap, r.parents, r.migration, r.changed) for r in ledger.rows]
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(snapshots(), st.integers(4, 20), st.permutations(range(6)), st.randoms(use_true_random=False))
 def test_cluster_numbers_and_the_order_of_users_do_not_matter(pair, last_id, renumber, random):
     def shuffled(members: Collection[str]) -> list[str]:
@@ -247,7 +247,7 @@ def test_cluster_numbers_and_the_order_of_users_do_not_matter(pair, last_id, ren
     assert told(ledger) == told(other)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(snapshots(), st.integers(4, 20))
 def test_every_segment_has_one_fate_and_ids_are_never_reused(pair, last_id):
     previous, current, unplaced = pair
@@ -276,7 +276,7 @@ def test_every_segment_has_one_fate_and_ids_are_never_reused(pair, last_id):
         assert row.changed == (row.event == "survive" and (lost_a_part or absorbed))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(snapshots())
 def test_unchanged_membership_survives_whole(pair):
     current = dict(enumerate(pair.previous.values()))
@@ -286,7 +286,7 @@ def test_unchanged_membership_survives_whole(pair):
     assert ledger.last_id == 4
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(snapshots(), st.integers(4, 20))
 def test_matching_again_with_what_was_recorded_changes_nothing(pair, last_id):
     previous, current, unplaced = pair

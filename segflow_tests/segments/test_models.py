@@ -52,7 +52,7 @@ def test_a_model_comes_back_from_bytes_as_it_was(algorithm: str):
 
 
 @pytest.mark.parametrize("algorithm", CLUSTERERS)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 2**32 - 1), users=st.integers(1, 60), spread=st.sampled_from([0.0, 1.0, 50.0]))
 def test_a_user_is_placed_alike_in_any_company(algorithm: str, seed: int, users: int, spread: float):
     rng = np.random.default_rng(seed)

@@ -59,7 +59,7 @@ def test_name_takes_the_strongest_contrasts_once_each():
     assert name([], []) == "Typical"
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(2, 6))
 def test_names_are_unique_and_do_not_depend_on_order(count):
     contrasts = {f"s{number:03d}": FACTS for number in range(1, count + 1)}

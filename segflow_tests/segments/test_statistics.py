@@ -22,7 +22,7 @@ from segflow.segments.statistics import (
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4)), max_size=40))
 def test_jaccard_agrees_with_sets(pairs):
     rows, columns = (np.array([pair[side] for pair in pairs], int) for side in (0, 1))
@@ -64,7 +64,7 @@ def test_a_share_is_surely_above_wilsons_bound():
         assert surely_above(hits / units, units) == pytest.approx(bound, abs=1e-12)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.one_of(st.floats(0, 1), st.just(float("nan"))), max_size=30))
 def test_benjamini_hochberg_against_its_definition(p_values):
     adjusted = benjamini_hochberg(p_values)

@@ -101,7 +101,7 @@ def test_files_keep_the_order_of_rows_and_a_dictionary_where_values_repeat(
     ),
     change=st.sampled_from(["number", "share", "items", "drop"]),
 )
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_digest_sees_every_change_and_no_order(
     connection: Connection, tmp_path: Path, rows: list, change: str
 ) -> None:
